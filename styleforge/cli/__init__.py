@@ -1,0 +1,1 @@
+"""The command line: the only place, with the studio, that parses arguments, prints usage errors or exits."""

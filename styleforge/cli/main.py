@@ -1,0 +1,79 @@
+"""``styleforge``: a table of verbs, each imported only when it is called, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from styleforge import __version__
+
+VERBS: dict[str, tuple[str, str]] = {
+    "summary": ("styleforge.cli.summary:summary", "Show the networks of a preset: blocks, shapes and parameters."),
+}
+"""verb -> (module:command, one-line help). The help stands here so that listing imports nothing."""
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are named in a table and imported on first use."""
+
+    def __init__(self, *, verbs: dict[str, tuple[str, str]], **attributes: object) -> None:
+        super().__init__(**attributes)  # type: ignore[arg-type]  # click types each attribute on its own
+        self.verbs = verbs
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs, in the table's order: the order in which a person meets them."""
+        return list(self.verbs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports one verb's command."""
+        if cmd_name not in self.verbs:
+            return None
+        module, attribute = self.verbs[cmd_name][0].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the verbs from the table, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, text) for verb, (_, text) in self.verbs.items()])
+
+
+@click.command(
+    cls=LazyGroup,
+    verbs=VERBS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Each command explains itself: styleforge COMMAND --help",
+)
+@click.version_option(__version__, prog_name="styleforge")
+def cli() -> None:
+    """Train, measure, invert, edit and analyse style-based generators (StyleGAN, StyleGAN2)."""
+
+
+def main() -> None:
+    """Runs the command line; an error that the user can mend is one sentence and exit code 1, without a traceback.
+
+    ``STYLEFORGE_DEBUG=1`` shows the traceback, for reports of bugs.
+    """
+    try:
+        code = cli(standalone_mode=False)  # click returns the exit code here instead of exiting
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # The reader went away, as with `| head`.
+        sys.exit(141)
+    except (ValueError, OSError) as error:
+        if os.environ.get("STYLEFORGE_DEBUG"):
+            raise
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

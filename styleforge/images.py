@@ -1,0 +1,103 @@
+"""Pictures: the one conversion between uint8 and float, and grids of images.
+
+Everywhere in the project ``img`` is float NCHW in [-1, 1] and ``images_uint8`` is uint8 NCHW in [0, 255].
+"""
+# Shapes: N batch, C image channels, H W image size.
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+"""File name endings, in lower case, that are taken for pictures."""
+
+
+def to_uint8(img: Tensor) -> Tensor:
+    """Converts float images in [-1, 1] to uint8, as the official releases do: x · 127.5 + 128, cut off, clamped.
+
+    Args:
+        img: Images of any shape and float dtype; values outside [-1, 1] are clamped.
+
+    Returns:
+        The same shape in uint8.
+    """
+    return (img.detach().float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+
+
+def from_uint8(images_uint8: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Converts uint8 images to float in [-1, 1]: x / 127.5 - 1.
+
+    Args:
+        images_uint8: Images of any shape.
+        dtype: Float type of the result.
+
+    Returns:
+        The same shape in ``dtype``.
+    """
+    return images_uint8.to(dtype) / 127.5 - 1
+
+
+def to_pil(image_uint8: Tensor) -> Image.Image:
+    """Turns one picture into a Pillow image.
+
+    Args:
+        image_uint8: [C, H, W] uint8; C is 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA). More channels show
+            the first three.
+    """
+    array = image_uint8.cpu().numpy().transpose(1, 2, 0)  # [H, W, C]
+    if array.shape[2] > 4:
+        array = array[:, :, :3]
+    if array.shape[2] == 1:
+        array = array[:, :, 0]
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def grid(images_uint8: Tensor, columns: int | None = None, padding: int = 0) -> Tensor:
+    """Lays images out in rows, left to right, top to bottom.
+
+    Args:
+        images_uint8: [N, C, H, W] uint8.
+        columns: Images per row; by default the row count whose grid is closest to a square.
+        padding: White pixels between images.
+
+    Returns:
+        [C, rows·(H + padding) - padding, columns·(W + padding) - padding] uint8; missing cells are white.
+    """
+    N, C, H, W = images_uint8.shape
+    if N == 0:
+        raise ValueError("got no images for a grid, expected at least one")
+    if columns is None:
+        columns = max(1, round((N * H / W) ** 0.5))
+    columns = min(columns, N)
+    rows = -(-N // columns)
+    sheet = images_uint8.new_full((C, rows * (H + padding) - padding, columns * (W + padding) - padding), 255)
+    for i in range(N):
+        y, x = (i // columns) * (H + padding), (i % columns) * (W + padding)
+        sheet[:, y : y + H, x : x + W] = images_uint8[i]
+    return sheet
+
+
+def save(image_uint8: Tensor, path: str | Path) -> None:
+    """Writes one picture; the file name's ending chooses the format.
+
+    Args:
+        image_uint8: [C, H, W] uint8.
+        path: Target file; its folder is made if it is missing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = to_pil(image_uint8)
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        picture.convert("L" if picture.mode in ("L", "LA") else "RGB").save(path, quality=92)
+    else:
+        picture.save(path)
+
+
+def save_grid(img: Tensor, path: str | Path, columns: int | None = None, padding: int = 0) -> None:
+    """Writes float images [N, C, H, W] in [-1, 1] as one grid; see `grid` and `save`."""
+    save(grid(to_uint8(img), columns, padding), path)

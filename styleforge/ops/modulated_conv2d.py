@@ -1,0 +1,79 @@
+"""Weight modulation and demodulation (Karras et al. 2020, Section 2.2 and Appendix B)."""
+# Shapes: N batch, O/I output/input channels, k kernel size, H W image size.
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from styleforge.ops.conv2d_resample import conv2d_resample
+from styleforge.ops.shapes import require_shape
+
+ModulatedImpl = Literal["factored", "grouped"]
+
+
+def demodulation_coefficients(weight: Tensor, styles: Tensor, eps: float = 1e-8) -> Tensor:
+    """The factors of Eq. 3 that bring every output feature map back to unit standard deviation.
+
+    Args:
+        weight: [O, I, k, k].
+        styles: [N, I].
+        eps: Added to the sum of squares.
+
+    Returns:
+        [N, O]: 1 / sqrt(sum over I, k, k of (s_i · w_oi)² + eps).
+    """
+    power = weight.square().sum([2, 3])  # [O, I]
+    return (styles.square() @ power.t() + eps).rsqrt()
+
+
+def modulated_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    *,
+    demodulate: bool = True,
+    up: int = 1,
+    resample_filter: Tensor | None = None,
+    eps: float = 1e-8,
+    impl: ModulatedImpl = "factored",
+) -> Tensor:
+    """Convolves each sample with weights that its own style has scaled (Eq. 1) and, if wanted, normalised (Eq. 3).
+
+    Args:
+        x: [N, I, H, W].
+        weight: [O, I, k, k], shared by the batch, the equalized learning rate's factor included.
+        styles: [N, I]: the scale s_i of each input feature map.
+        demodulate: Whether to apply Eq. 3.
+        up: Factor of enlargement.
+        resample_filter: Low-pass filter [f, f] of sum 1, needed when ``up`` is above 1.
+        eps: The epsilon of Eq. 3.
+        impl: ``grouped`` makes the weights of each sample and convolves them in one grouped convolution
+            (Appendix B). ``factored`` scales the input by s, runs one convolution for the whole batch, and scales
+            the output by Eq. 3's factors: the same function, since s acts on input and Eq. 3 on output channels.
+
+    Returns:
+        [N, O, H·up, W·up].
+
+    Raises:
+        ValueError: Shapes that do not fit each other, or an unknown ``impl``.
+    """
+    require_shape("weight", weight, [None, None, None, weight.shape[-1]], "convolution weights are [O, I, k, k]")
+    O, I, k, _ = weight.shape
+    require_shape("x", x, [None, I, None, None], f"the weight takes {I} input channels")
+    N, _, H, W = x.shape
+    require_shape("styles", styles, [N, I], "give one scale per sample and input channel")
+    styles = styles.to(x.dtype)
+    weight = weight.to(x.dtype)
+    if impl == "factored":
+        x = conv2d_resample(x * styles[:, :, None, None], weight, f=resample_filter, up=up)  # [N, O, H·up, W·up]
+        return x * demodulation_coefficients(weight, styles, eps)[:, :, None, None] if demodulate else x
+    if impl == "grouped":
+        kernel = weight * styles[:, None, :, None, None]  # [N, O, I, k, k]  Eq. 1
+        if demodulate:
+            kernel = kernel * (kernel.square().sum([2, 3, 4], keepdim=True) + eps).rsqrt()  # Eq. 3
+        x = x.reshape(1, N * I, H, W)  # one grouped convolution does the work of N separate ones
+        x = conv2d_resample(x, kernel.reshape(N * O, I, k, k), f=resample_filter, up=up, groups=N)
+        return x.reshape(N, O, H * up, W * up)
+    raise ValueError(f"impl: got {impl!r}, expected 'factored' or 'grouped'; choose one of these")
