@@ -11,6 +11,7 @@ import click
 from styleforge import __version__
 
 VERBS: dict[str, tuple[str, str]] = {
+    "data": ("styleforge.cli.data:data", "Pack, check and draw datasets."),
     "summary": ("styleforge.cli.summary:summary", "Show the networks of a preset: blocks, shapes and parameters."),
 }
 """verb -> (module:command, one-line help). The help stands here so that listing imports nothing."""

@@ -7,38 +7,38 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from styleforge.convert.state import as_tensors, count_layers, infer_channels, load_exactly, take
+from styleforge.convert.state import (
+    Sources,
+    as_tensors,
+    block_sides,
+    count_layers,
+    has,
+    infer_architecture,
+    infer_channels,
+    load_exactly,
+    take,
+)
 from styleforge.networks import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
-from styleforge.networks.config import Architecture
 from styleforge.ops import make_filter
 
-# Official name -> our name, where they differ. The order matters: the first that fits is taken.
+# Our name -> official name, where they differ.
 _RENAMES = (
-    (re.compile(r"^synthesis\.(b\d+)\.const$"), r"synthesis.\1.input.const"),
-    (re.compile(r"\.noise_(const|strength)$"), r".noise.\1"),
+    (re.compile(r"\.input\.const$"), ".const"),
+    (re.compile(r"\.noise\.(const|strength)$"), r".noise_\1"),
+    (re.compile(r"^b\d+\.mapping\."), "mapping."),
 )
 
 
-def _rename(name: str, base_block: str | None = None) -> str:
+def _official_name(name: str) -> str:
     for pattern, replacement in _RENAMES:
         name = pattern.sub(replacement, name)
-    if base_block is not None and name.startswith("mapping."):
-        return f"{base_block}.{name}"
     return name
 
 
-def _block_sides(state: Mapping[str, Tensor], prefix: str, what: str) -> list[int]:
-    """The numbers of the blocks b4, b8, …, in order."""
-    pattern = re.compile(rf"^{re.escape(prefix)}b(\d+)\.")
-    sides = sorted({int(match[1]) for name in state if (match := pattern.match(name))})
-    if not sides or any(b != 2 * a for a, b in zip(sides, sides[1:], strict=False)) or len(sides) < 2:
-        raise ValueError(
-            f"{what}: got blocks {', '.join(f'{prefix}b{side}' for side in sides) or 'of no known name'}, expected "
-            f"{prefix}b4, {prefix}b8, … without a gap; is it a state dict of the official PyTorch release?"
-        )
-    return sides
+def _sources(network: nn.Module) -> Sources:
+    return {name: (_official_name(name), lambda x: x) for name in network.state_dict()}
 
 
 def _split_filters(state: Mapping[str, Tensor], what: str) -> tuple[dict[str, Tensor], bool]:
@@ -62,70 +62,62 @@ def _is_filter(f: Tensor, taps: tuple[int, ...]) -> bool:
     return f.shape == want.shape and bool(torch.allclose(f, want, atol=1e-6))
 
 
-def _architecture(is_skip: bool, is_resnet: bool) -> Architecture:
-    return "skip" if is_skip else "resnet" if is_resnet else "orig"
-
-
 def _generator(state: dict[str, Tensor]) -> Generator:
     what = "official generator"
-    sides = _block_sides(state, "synthesis.", what)
-    first, last = (f"synthesis.b{side}" for side in (sides[0], sides[-1]))
+    sides = block_sides(state, r"synthesis\.b(\d+)\.", what)
+    blocks = [f"synthesis.b{side}" for side in sides]
     state, blur = _split_filters(state, what)
-    const = take(state, f"{first}.const", what)  # [C, h, w]
-    n = len(sides) - 1
-    channels = [take(state, f"synthesis.b{side}.conv1.bias", what).shape[0] for side in sides]
+    channels = [take(state, f"{block}.conv1.bias", what, 1).shape[0] for block in blocks]
     channel_base, channel_max = infer_channels(channels, what)
-    w_dim = take(state, f"{first}.conv1.affine.weight", what).shape[1]
-    mapping_layers = count_layers(state, "mapping.fc{}.weight")
-    embed = state.get("mapping.embed.weight")  # [embedding, C]
-    z_dim, features = w_dim, None
+    w_dim = take(state, f"{blocks[0]}.conv1.affine.weight", what, 2).shape[1]
+    embed = take(state, "mapping.embed.weight", what, 2) if has(state, "mapping.embed.") else None  # [embedding, C]
+    mapping_layers = count_layers(state, "mapping.fc")
+    z_dim, features = w_dim, w_dim
     if mapping_layers:
-        z_dim = state["mapping.fc0.weight"].shape[1] - (0 if embed is None else embed.shape[0])
-        features = state["mapping.fc0.weight"].shape[0] if mapping_layers > 1 else None
+        features, z_dim = take(state, "mapping.fc0.weight", what, 2).shape
+        z_dim -= 0 if embed is None else embed.shape[0]
     config = GeneratorConfig(
-        resolution=(const.shape[1] << n, const.shape[2] << n),
-        img_channels=take(state, f"{last}.torgb.weight", what).shape[0],
+        resolution=sides[-1],
+        img_channels=take(state, f"{blocks[-1]}.torgb.weight", what, 4).shape[0],
         c_dim=0 if embed is None else embed.shape[1],
         z_dim=z_dim,
         w_dim=w_dim,
         mapping_layers=mapping_layers,
         mapping_features=None if features == w_dim else features,
-        architecture=_architecture(f"{first}.torgb.weight" in state, f"synthesis.b{sides[1]}.skip.weight" in state),
+        architecture=infer_architecture(state, [f"{block}.torgb." for block in blocks[:-1]], ".skip."),
         channel_base=channel_base,
         channel_max=channel_max,
         blur=blur,
-        use_noise=f"{first}.conv1.noise_strength" in state,
+        use_noise=has(state, ".noise_"),
     )
-    names = {_rename(name): name for name in state}
-    return load_exactly(Generator(config), {ours: state[name] for ours, name in names.items()}, names, what)
+    G = Generator(config)
+    return load_exactly(G, state, _sources(G), what)
 
 
 def _discriminator(state: dict[str, Tensor], mbstd_group: int) -> Discriminator:
     what = "official discriminator"
-    sides = _block_sides(state, "", what)
-    first, last = f"b{sides[0]}", f"b{sides[-1]}"
+    sides = block_sides(state, r"b(\d+)\.", what)
+    blocks = [f"b{side}" for side in sides]
     state, blur = _split_filters(state, what)
-    channels = [take(state, f"{first}.conv.bias", what).shape[0]]
-    channels += [take(state, f"b{side}.conv0.bias", what).shape[0] for side in sides[1:]]
+    channels = [take(state, f"{blocks[0]}.conv.bias", what, 1).shape[0]]
+    channels += [take(state, f"{block}.conv0.bias", what, 1).shape[0] for block in blocks[1:]]
     channel_base, channel_max = infer_channels(channels, what)
-    embed = state.get("mapping.embed.weight")  # [embedding, C]
-    # The dense layer's input is channels × base grid; official networks are square.
-    area = take(state, f"{first}.fc.weight", what).shape[1] // channels[0]
+    embed = take(state, "mapping.embed.weight", what, 2) if has(state, "mapping.") else None  # [embedding, C]
     config = DiscriminatorConfig(
-        resolution=round(area**0.5) << (len(sides) - 1),
-        img_channels=take(state, f"{last}.fromrgb.weight", what).shape[1],
+        resolution=sides[-1],
+        img_channels=take(state, f"{blocks[-1]}.fromrgb.weight", what, 4).shape[1],
         c_dim=0 if embed is None else embed.shape[1],
-        architecture=_architecture(f"{first}.fromrgb.weight" in state, f"{last}.skip.weight" in state),
+        architecture=infer_architecture(state, [f"{block}.fromrgb." for block in blocks[:-1]], ".skip."),
         channel_base=channel_base,
         channel_max=channel_max,
         blur=blur,
         mbstd_group=mbstd_group,
-        mbstd_channels=take(state, f"{first}.conv.weight", what).shape[1] - channels[0],
-        mapping_layers=8 if embed is None else count_layers(state, "mapping.fc{}.weight"),
+        mbstd_channels=take(state, f"{blocks[0]}.conv.weight", what, 4).shape[1] - channels[0],
+        mapping_layers=8 if embed is None else count_layers(state, "mapping.fc"),
         mapping_features=None if embed is None or embed.shape[0] == channels[0] else embed.shape[0],
     )
-    names = {_rename(name, first): name for name in state}
-    return load_exactly(Discriminator(config), {ours: state[name] for ours, name in names.items()}, names, what)
+    D = Discriminator(config)
+    return load_exactly(D, state, _sources(D), what)
 
 
 def from_state(

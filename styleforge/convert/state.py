@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from styleforge.networks.config import Architecture
+
 Network = TypeVar("Network", bound=nn.Module)
+Layout = Callable[[Tensor], Tensor]
+Sources = Mapping[str, tuple[str, Layout]]
+"""Our name -> (the name in the file, what turns the file's layout into ours)."""
 
 
 def as_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Copies a mapping of names to tensors, arrays or numbers into one of float32 tensors.
+    """Turns a mapping of names to tensors, arrays or numbers into one of float32 tensors.
 
     Raises:
         ValueError: A value that is none of these.
@@ -22,7 +28,7 @@ def as_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
     tensors = {}
     for name, value in state.items():
         try:
-            tensors[name] = torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value).float()
+            tensors[name] = torch.as_tensor(value if isinstance(value, Tensor) else np.array(value)).float()
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{name}: got {type(value).__name__}, expected a tensor or an array of numbers; convert it first"
@@ -30,26 +36,64 @@ def as_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
     return tensors
 
 
-def take(state: Mapping[str, Tensor], name: str, what: str) -> Tensor:
+def take(state: Mapping[str, Tensor], name: str, what: str, ndim: int | None = None) -> Tensor:
     """One tensor of a state.
 
     Raises:
-        ValueError: The state has none of that name.
+        ValueError: The state has none of that name, or it has another number of dimensions than ``ndim``.
     """
     if name not in state:
         raise ValueError(
             f"{what}: got a state without {name!r}, expected all tensors of the official layout; "
             "is the file complete, and of this kind?"
         )
+    if ndim is not None and state[name].ndim != ndim:
+        raise ValueError(
+            f"{what}: got shape {list(state[name].shape)} for {name!r}, expected {ndim} dimensions; "
+            "is the file of this kind?"
+        )
     return state[name]
 
 
-def count_layers(state: Mapping[str, Tensor], pattern: str) -> int:
-    """How many of ``pattern.format(0)``, ``pattern.format(1)``, … the state has, without a gap."""
-    num = 0
-    while pattern.format(num) in state:
-        num += 1
-    return num
+def has(state: Mapping[str, Tensor], *parts: str) -> bool:
+    """Whether any name holds one of the parts.
+
+    What a network consists of is read from all names, so that one missing tensor is reported as missing instead of
+    making the network look like another one.
+    """
+    return any(part in name for part in parts for name in state)
+
+
+def count_layers(state: Mapping[str, Tensor], prefix: str) -> int:
+    """How many layers ``<prefix>0``, ``<prefix>1``, … there are: one more than the highest number."""
+    pattern = re.compile(re.escape(prefix) + r"(\d+)\b")
+    return max((int(match[1]) + 1 for name in state if (match := pattern.match(name))), default=0)
+
+
+def block_sides(state: Mapping[str, Tensor], pattern: str, what: str) -> list[int]:
+    """The resolutions 4, 8, … of the blocks, which the first group of ``pattern`` finds in the names.
+
+    Raises:
+        ValueError: There are less than two, or one is missing in between.
+    """
+    sides = sorted({int(match[1]) for name in state if (match := re.match(pattern, name))})
+    if len(sides) < 2 or sides != [4 << i for i in range(len(sides))]:
+        raise ValueError(
+            f"{what}: got blocks of {', '.join(f'{side}×{side}' for side in sides) or 'no known name'}, expected "
+            "4×4, 8×8, … without a gap; are these the weights of an official network?"
+        )
+    return sides
+
+
+def infer_architecture(state: Mapping[str, Tensor], rgb: Sequence[str], skip: str) -> Architecture:
+    """The architecture: ``skip`` has RGB layers below the last resolution, ``resnet`` has skips beside its layers.
+
+    Args:
+        state: The network's tensors.
+        rgb: What the names of RGB layers start with, for each resolution but the last.
+        skip: Part of the names of the resnet's skips.
+    """
+    return "skip" if has(state, *rgb) else "resnet" if has(state, skip) else "orig"
 
 
 def infer_channels(channels: Sequence[int], what: str) -> tuple[int, int]:
@@ -66,28 +110,23 @@ def infer_channels(channels: Sequence[int], what: str) -> tuple[int, int]:
         ValueError: No such pair exists.
     """
     channel_max = max(channels)
-    # channels = base // r below the maximum means base in [channels·r, (channels + 1)·r); at it, base >= channels·r.
-    low, high = 1, None
-    for i, num in enumerate(channels):
-        r = 4 << i
-        low = max(low, num * r)
-        if num < channel_max:
-            high = min(high or (num + 1) * r, (num + 1) * r)
-    if list(channels) != [min(low // (4 << i), channel_max) for i in range(len(channels))] or (high and low >= high):
+    # base // r >= channels bounds the base from below; if any base fits, the lowest one within the bounds does.
+    channel_base = max(num * (4 << i) for i, num in enumerate(channels))
+    if list(channels) != [min(channel_base // (4 << i), channel_max) for i in range(len(channels))]:
         raise ValueError(
             f"{what}: got {', '.join(map(str, channels))} channels from the lowest resolution up, expected "
             "min(channel_base / r, channel_max) at every resolution r; such a network has no config here"
         )
-    return low, channel_max
+    return channel_base, channel_max
 
 
-def load_exactly(network: Network, state: Mapping[str, Tensor], names: Mapping[str, str], what: str) -> Network:
+def load_exactly(network: Network, state: Mapping[str, Tensor], sources: Sources, what: str) -> Network:
     """Fills a network with a state under other names, and refuses to leave anything over on either side.
 
     Args:
         network: What to fill; changed in place.
-        state: The tensors under our names.
-        names: Our name -> the name in the file, for messages.
+        state: The tensors under the file's names.
+        sources: Where each of the network's tensors comes from.
         what: The network's name, for messages.
 
     Returns:
@@ -97,18 +136,23 @@ def load_exactly(network: Network, state: Mapping[str, Tensor], names: Mapping[s
         ValueError: A tensor is missing, superfluous, or of another shape.
     """
     want = network.state_dict()
-    for name in sorted(want.keys() - state.keys()):
-        take({}, names.get(name, name), what)
-    for name in sorted(state.keys() - want.keys()):
-        raise ValueError(
-            f"{what}: got a tensor {names.get(name, name)!r} that this architecture does not have, expected the official "
-            "layout; is it a network of another kind or a changed one?"
-        )
-    for name, tensor in state.items():
-        if tensor.shape != want[name].shape:
+    assert sources.keys() == want.keys()
+    tensors = {}
+    for ours, (theirs, layout) in sources.items():
+        tensor = take(state, theirs, what)
+        try:
+            tensors[ours] = layout(tensor)
+        except (IndexError, RuntimeError):
+            tensors[ours] = tensor  # a layout for another number of dimensions: reported below
+        if tensors[ours].shape != want[ours].shape:
             raise ValueError(
-                f"{what}: got shape {list(tensor.shape)} for {names.get(name, name)!r}, expected "
-                f"{list(want[name].shape)} as the other tensors tell; is the file a mixture?"
+                f"{what}: got shape {list(tensor.shape)} for {theirs!r}, expected {want[ours].numel()} numbers that "
+                f"make {list(want[ours].shape)} here, as the other tensors tell; is the file a mixture?"
             )
-    network.load_state_dict(dict(state))
+    for name in sorted(state.keys() - {theirs for theirs, _ in sources.values()}):
+        raise ValueError(
+            f"{what}: got a tensor {name!r} that this architecture does not have, expected the official layout; "
+            "is it a network of another kind or a changed one?"
+        )
+    network.load_state_dict(tensors)
     return network

@@ -8,20 +8,27 @@ up-sampling (blocks of 128 and above), which is a convolution itself.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor
 
-from styleforge.convert.state import as_tensors, count_layers, infer_channels, load_exactly, take
+from styleforge.convert.state import (
+    Layout,
+    as_tensors,
+    block_sides,
+    count_layers,
+    has,
+    infer_architecture,
+    infer_channels,
+    load_exactly,
+    take,
+)
 from styleforge.networks import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
-from styleforge.networks.config import Architecture
 
 FUSED_FROM = 128
 """Resolution of a block from which StyleGAN's release fuses up-sampling and convolution by itself."""
 
-Layout = Callable[[Tensor], Tensor]
 Names = dict[str, tuple[str, Layout]]
 """Our name -> (TensorFlow's name, what turns its layout into ours)."""
 
@@ -58,24 +65,9 @@ def _plus_one(x: Tensor) -> Tensor:
     return x + 1  # the release adds the 1 of the affine's bias at run time
 
 
-def _sides(state: Mapping[str, Tensor], prefix: str, what: str) -> list[int]:
-    """The resolutions 4, 8, … that the names speak of."""
-    pattern = re.compile(rf"^{prefix}(\d+)x(\d+)/")
-    sides = sorted({int(match[1]) for name in state if (match := pattern.match(name))})
-    if len(sides) < 2 or sides != [4 << i for i in range(len(sides))]:
-        raise ValueError(
-            f"{what}: got variables of {', '.join(f'{side}x{side}' for side in sides) or 'no known name'}, expected "
-            f"{prefix}4x4/…, {prefix}8x8/… without a gap; are these the variables of an official TensorFlow network?"
-        )
-    return sides
-
-
-def _load(network: Any, state: Mapping[str, Tensor], names: Names, what: str) -> Any:
-    """Moves the variables over by name, refusing to leave one out on either side."""
-    moved = {ours: layout(take(state, theirs, what)) for ours, (theirs, layout) in names.items()}
-    used = {theirs for theirs, _ in names.values()}
-    extra = {name: state[name] for name in state if name not in used and name.split("/")[-1] != "lod"}
-    return load_exactly(network, moved | extra, {ours: theirs for ours, (theirs, _) in names.items()}, what)
+def _without_lod(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The variables but for the level of detail, which is an argument here."""
+    return {name: tensor for name, tensor in state.items() if name.split("/")[-1] != "lod"}
 
 
 def _generator_names(config: GeneratorConfig, sides: list[int], fused_from: int) -> Names:
@@ -141,48 +133,41 @@ def _generator_names(config: GeneratorConfig, sides: list[int], fused_from: int)
 
 def _generator(state: dict[str, Tensor], fused_scale: bool | Literal["auto"]) -> Generator:
     what = "TensorFlow generator"
-    sides = _sides(state, "G_synthesis/", what)
-    stylegan = not any(name.endswith("mod_weight") for name in state)
-    progressive = "G_synthesis/ToRGB_lod0/weight" in state
+    state = _without_lod(state)
+    sides = block_sides(state, r"G_synthesis/(\d+)x\d+/", what)
+    stylegan, progressive = not has(state, "/mod_"), has(state, "/ToRGB_lod")
     scopes = [f"G_synthesis/{side}x{side}" for side in sides]
     first_conv = [f"{scopes[0]}/Conv"] + [f"{scope}/Conv1" for scope in scopes[1:]]
-    channels = [take(state, f"{name}/bias", what).shape[0] for name in first_conv]
+    channels = [take(state, f"{name}/bias", what, 1).shape[0] for name in first_conv]
     channel_base, channel_max = infer_channels(channels, what)
-    mapping_layers = count_layers(state, "G_mapping/Dense{}/weight")
-    label = state.get("G_mapping/LabelConcat/weight")  # [C, Z]
-    use_styles = not stylegan or f"{scopes[0]}/Conv/StyleMod/weight" in state
-    w_dim = take(state, "dlatent_avg", what).shape[0]
-    z_dim, features = w_dim, None
+    label = take(state, "G_mapping/LabelConcat/weight", what, 2) if has(state, "/LabelConcat/") else None  # [C, Z]
+    mapping_layers = count_layers(state, "G_mapping/Dense")
+    w_dim = take(state, "dlatent_avg", what, 1).shape[0]
+    z_dim, features = w_dim, w_dim
     if mapping_layers:
-        z_dim = state["G_mapping/Dense0/weight"].shape[0] - (0 if label is None else label.shape[1])
-        features = state["G_mapping/Dense0/weight"].shape[1] if mapping_layers > 1 else None
-    architecture: Architecture = "orig"
-    if f"{scopes[0]}/ToRGB/weight" in state:
-        architecture = "skip"
-    elif f"{scopes[1]}/Skip/weight" in state:
-        architecture = "resnet"
+        z_dim, features = take(state, "G_mapping/Dense0/weight", what, 2).shape
+        z_dim -= 0 if label is None else label.shape[1]
     rgb = "G_synthesis/ToRGB_lod0" if progressive else f"{scopes[-1]}/ToRGB"
     config = GeneratorConfig(
         resolution=sides[-1],
-        img_channels=take(state, f"{rgb}/bias", what).shape[0],
+        img_channels=take(state, f"{rgb}/bias", what, 1).shape[0],
         c_dim=0 if label is None else label.shape[0],
         label_mode="matrix",
         z_dim=z_dim,
         w_dim=w_dim,
         mapping_layers=mapping_layers,
         mapping_features=None if features == w_dim else features,
-        architecture=architecture,
+        architecture=infer_architecture(state, [f"{scope}/ToRGB/" for scope in scopes[:-1]], "/Skip/"),
         style_block="instance" if stylegan else "demodulation",
         channel_base=channel_base,
         channel_max=channel_max,
         progressive=progressive,
-        input="constant" if f"{scopes[0]}/Const/const" in state else "latent",
-        use_noise=f"{scopes[0]}/Conv/{'Noise/weight' if stylegan else 'noise_strength'}" in state,
-        use_styles=use_styles,
+        input="latent" if has(state, f"{scopes[0]}/Dense/") else "constant",
+        use_noise=has(state, "/Noise/", "/noise_strength", "/noise0"),
+        use_styles=not stylegan or has(state, "/StyleMod/"),
     )
     fused_from = FUSED_FROM if fused_scale == "auto" else 0 if fused_scale else sides[-1] + 1
-    G: Generator = _load(Generator(config), state, _generator_names(config, sides, fused_from), what)
-    return G
+    return load_exactly(Generator(config), state, _generator_names(config, sides, fused_from), what)
 
 
 def _discriminator_names(config: DiscriminatorConfig, sides: list[int]) -> Names:
@@ -214,36 +199,30 @@ def _discriminator_names(config: DiscriminatorConfig, sides: list[int]) -> Names
 
 def _discriminator(state: dict[str, Tensor]) -> Discriminator:
     what = "TensorFlow discriminator"
-    sides = _sides(state, "", what)
-    stylegan = "4x4/Dense1/weight" in state
-    progressive = "FromRGB_lod0/weight" in state
-    last = f"{sides[-1]}x{sides[-1]}"
-    channels = [take(state, "4x4/Conv/bias", what).shape[0]]
-    channels += [take(state, f"{side}x{side}/Conv0/bias", what).shape[0] for side in sides[1:]]
+    state = _without_lod(state)
+    sides = block_sides(state, r"(\d+)x\d+/", what)
+    stylegan, progressive = has(state, "4x4/Dense1/"), has(state, "FromRGB_lod")
+    scopes = [f"{side}x{side}" for side in sides]
+    channels = [take(state, f"{scopes[0]}/Conv/bias", what, 1).shape[0]]
+    channels += [take(state, f"{scope}/Conv0/bias", what, 1).shape[0] for scope in scopes[1:]]
     channel_base, channel_max = infer_channels(channels, what)
-    architecture: Architecture = "orig"
-    if "4x4/FromRGB/weight" in state:
-        architecture = "skip"
-    elif f"{last}/Skip/weight" in state:
-        architecture = "resnet"
-    rgb = "FromRGB_lod0" if progressive else f"{last}/FromRGB"
-    num_logits = take(state, "4x4/Dense1/bias" if stylegan else "Output/bias", what).shape[0]
-    head_features = take(state, "4x4/Dense0/bias", what).shape[0]
+    rgb = "FromRGB_lod0" if progressive else f"{scopes[-1]}/FromRGB"
+    num_logits = take(state, f"{scopes[0]}/Dense1/bias" if stylegan else "Output/bias", what, 1).shape[0]
+    head_features = take(state, f"{scopes[0]}/Dense0/bias", what, 1).shape[0]
     config = DiscriminatorConfig(
         resolution=sides[-1],
-        img_channels=take(state, f"{rgb}/weight", what).shape[2],
+        img_channels=take(state, f"{rgb}/weight", what, 4).shape[2],
         c_dim=num_logits if num_logits > 1 else 0,
         label_mode="matrix",
-        architecture=architecture,
+        architecture=infer_architecture(state, [f"{scope}/FromRGB/" for scope in scopes[:-1]], "/Skip/"),
         convention="stylegan" if stylegan else "stylegan2",
         channel_base=channel_base,
         channel_max=channel_max,
         progressive=progressive,
-        mbstd_channels=take(state, "4x4/Conv/weight", what).shape[2] - channels[0],
+        mbstd_channels=take(state, f"{scopes[0]}/Conv/weight", what, 4).shape[2] - channels[0],
         head_features=None if head_features == channels[0] else head_features,
     )
-    D: Discriminator = _load(Discriminator(config), state, _discriminator_names(config, sides), what)
-    return D
+    return load_exactly(Discriminator(config), state, _discriminator_names(config, sides), what)
 
 
 def from_variables(

@@ -62,10 +62,8 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        if not isinstance(self.resolution, int):
-            height, width = self.resolution
-            self.resolution = height if height == width else (height, width)
-        size_plan(self.resolution)
+        height, width = size_plan(self.resolution).sizes[-1]
+        self.resolution = height if height == width else (height, width)
         check_range(owner, "img_channels", self.img_channels, 1, 16)
         check_range(owner, "c_dim", self.c_dim, 0)
         check_range(owner, "channel_base", self.channel_base, 1)

@@ -129,6 +129,8 @@ class Discriminator(nn.Module):
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
         self.config = config
+        self.compute_dtype: torch.dtype | None = None
+        """Float type of the features but for the end (mixed precision); None is that of the images."""
         for i in range(config.plan.doublings, 0, -1):
             self.add_module(block_name(config.plan.sizes[i]), DiscriminatorBlock(config, i))
         self.add_module(block_name(config.plan.base), DiscriminatorEpilogue(config))
@@ -159,6 +161,7 @@ class Discriminator(nn.Module):
         c = require_labels(c, len(img), config.c_dim)
         halvings, fade = split_lod(lod, config.plan.doublings, config.progressive)
         img = box_downsample2d(img.contiguous(memory_format=torch.channels_last), 2**halvings)
+        out_dtype, img = img.dtype, img.to(self.compute_dtype or img.dtype)
         blocks = self.blocks[halvings:]
 
         assert blocks[0].fromrgb is not None
@@ -175,5 +178,5 @@ class Discriminator(nn.Module):
                 assert fromrgb is not None
                 x = torch.lerp(x, fromrgb(box_downsample2d(img, 2)), fade)
             assert_shape(x, [len(img), config.channels[block.index - 1], *blocks[i + 1].size])
-        logits: Tensor = blocks[-1](x, c)  # [N, 1]
+        logits: Tensor = blocks[-1](x.to(out_dtype), c)  # [N, 1]
         return logits

@@ -9,6 +9,7 @@ that run-time gain instead, so that the bias goes without.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,16 +19,17 @@ from styleforge.networks.config import Convention
 from styleforge.ops import bias_act, conv2d_resample, filter2d, make_filter
 
 SQRT2 = math.sqrt(2)
+Activation = Literal["linear", "lrelu"]
 
 
-def equalized_gains(convention: Convention, activation: str) -> tuple[float, float | None]:
-    """Where the variance-keeping gain of an activation sits: (gain in the weights, gain after the activation).
+def equalized_gains(convention: Convention, activation: Activation) -> tuple[float, float]:
+    """Where the variance-keeping gain of an activation sits: (factor on the weights, factor on the bias).
 
-    None stands for the activation's own default gain.
+    Linear and leaky ReLU pass a positive factor through, f(g·x) = g·f(x), so that StyleGAN2's gain after the
+    activation is taken before it, on weights, bias and noise, where it costs nothing.
     """
-    if convention == "stylegan":
-        return (SQRT2 if activation == "lrelu" else 1.0), 1.0
-    return 1.0, None
+    gain = SQRT2 if activation == "lrelu" else 1.0
+    return gain, (1.0 if convention == "stylegan" else gain)
 
 
 def resample_filters(convention: Convention, blur: bool) -> tuple[Tensor, Tensor | None]:
@@ -46,7 +48,7 @@ class FullyConnected(nn.Module):
     Args:
         in_features: Length I of the input.
         out_features: Length O of the output.
-        activation: A key of `styleforge.ops.bias_act.ACTIVATIONS`.
+        activation: ``linear`` or ``lrelu``.
         convention: Where the activation's gain sits.
         bias: Whether there is a bias.
         bias_init: Its initial value.
@@ -60,7 +62,7 @@ class FullyConnected(nn.Module):
         in_features: int,
         out_features: int,
         *,
-        activation: str = "linear",
+        activation: Activation = "linear",
         convention: Convention = "stylegan2",
         bias: bool = True,
         bias_init: float = 0.0,
@@ -71,17 +73,15 @@ class FullyConnected(nn.Module):
         self.activation = activation
         self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
         self.bias = nn.Parameter(torch.full((out_features,), bias_init / lr_multiplier)) if bias else None
-        gain, self.act_gain = equalized_gains(convention, activation)
+        gain, bias_gain = equalized_gains(convention, activation)
         self.weight_gain = gain * weight_gain * lr_multiplier / math.sqrt(in_features)
-        self.bias_gain = lr_multiplier
+        self.bias_gain = bias_gain * lr_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, I] -> [N, O]."""
-        weight = self.weight.to(x.dtype) * self.weight_gain
-        bias = None if self.bias is None else self.bias.to(x.dtype) * self.bias_gain
-        if self.activation == "linear":
-            return F.linear(x, weight, bias)
-        return bias_act(F.linear(x, weight), bias, act=self.activation, gain=self.act_gain)
+        weight = (self.weight * self.weight_gain).to(x.dtype)
+        bias = None if self.bias is None else (self.bias * self.bias_gain).to(x.dtype)
+        return bias_act(F.linear(x, weight, bias), act=self.activation, gain=1)
 
 
 class Conv2d(nn.Module):
@@ -91,7 +91,7 @@ class Conv2d(nn.Module):
         in_channels: Channels I of the input.
         out_channels: Channels O of the output.
         kernel_size: Odd kernel size k.
-        activation: A key of `styleforge.ops.bias_act.ACTIVATIONS`.
+        activation: ``linear`` or ``lrelu``.
         convention: Where the activation's gain sits and how resampling is filtered.
         bias: Whether there is a bias.
         up: Factor of enlargement.
@@ -109,7 +109,7 @@ class Conv2d(nn.Module):
         out_channels: int,
         kernel_size: int,
         *,
-        activation: str = "linear",
+        activation: Activation = "linear",
         convention: Convention = "stylegan2",
         bias: bool = True,
         up: int = 1,
@@ -121,7 +121,7 @@ class Conv2d(nn.Module):
         self.activation, self.up, self.down, self.clamp = activation, up, down, clamp
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        gain, self.act_gain = equalized_gains(convention, activation)
+        gain, self.bias_gain = equalized_gains(convention, activation)
         self.weight_gain = gain / math.sqrt(in_channels * kernel_size**2)
         f, f_blur = resample_filters(convention, blur) if up > 1 or down > 1 else (None, None)
         self.register_buffer("f", f, persistent=False)
@@ -131,17 +131,15 @@ class Conv2d(nn.Module):
         """[N, I, H, W] -> [N, O, H·up/down, W·up/down], multiplied by ``gain``."""
         if self.f_blur is not None and self.down > 1:
             x = filter2d(x, self.f_blur)
-        weight = self.weight.to(x.dtype) * self.weight_gain
-        x = conv2d_resample(x, weight, f=self.f, up=self.up, down=self.down)  # [N, O, H·up/down, W·up/down]
+        weight = (self.weight * (self.weight_gain * gain)).to(x.dtype)
+        bias = None if self.bias is None else (self.bias * (self.bias_gain * gain)).to(x.dtype)
         if self.f_blur is not None and self.up > 1:
-            x = filter2d(x, self.f_blur)
-        return finish(x, self.bias, self.activation, self.act_gain, gain, self.clamp)
+            x = filter2d(conv2d_resample(x, weight, f=self.f, up=self.up), self.f_blur)
+            return bias_act(x, bias, act=self.activation, gain=1, clamp=scaled(self.clamp, gain))
+        x = conv2d_resample(x, weight, bias, f=self.f, up=self.up, down=self.down)  # [N, O, H·up/down, W·up/down]
+        return bias_act(x, act=self.activation, gain=1, clamp=scaled(self.clamp, gain))
 
 
-def finish(
-    x: Tensor, bias: Tensor | None, act: str, act_gain: float | None, gain: float = 1.0, clamp: float | None = None
-) -> Tensor:
-    """Bias, activation, its gain times ``gain``, and a clamp that ``gain`` scales too: the end of every layer."""
-    if act_gain is None:
-        act_gain = SQRT2 if act == "lrelu" else 1.0
-    return bias_act(x, bias, act=act, gain=act_gain * gain, clamp=None if clamp is None else clamp * gain)
+def scaled(clamp: float | None, gain: float) -> float | None:
+    """A limit that scales with the gain, or None."""
+    return None if clamp is None else clamp * gain

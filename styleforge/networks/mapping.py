@@ -130,7 +130,7 @@ class MappingNetwork(DenseStack):
         Raises:
             ValueError: z or c have another shape.
         """
-        ws = self.map(z, c)[:, None].expand(-1, self.config.num_ws, -1)  # [N, L, W]
+        ws = self.map(z, c)[:, None].repeat(1, self.config.num_ws, 1)  # [N, L, W], no view: people mix it in place
         if truncation_psi == 1:
             return ws
         cutoff = ws.shape[1] if truncation_cutoff is None else truncation_cutoff

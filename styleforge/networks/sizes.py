@@ -91,7 +91,7 @@ def size_plan(resolution: int | tuple[int, int]) -> SizePlan:
     Raises:
         ValueError: No size, or no base grid of at most 8×8 doubled at least once; names the nearest legal sizes.
     """
-    sides = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
+    sides = tuple(resolution) if isinstance(resolution, tuple | list) else (resolution, resolution)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f"resolution: got {resolution!r}, expected a side or (height, width) in whole pixels")
     height, width = sides

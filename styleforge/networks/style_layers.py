@@ -13,8 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from styleforge.networks.config import GeneratorConfig, StyleBlock
-from styleforge.networks.layers import SQRT2, FullyConnected, finish, resample_filters
-from styleforge.ops import conv2d_resample, filter2d, instance_norm, modulated_conv2d, pixel_instance_norm, pixel_norm
+from styleforge.networks.layers import SQRT2, FullyConnected, resample_filters, scaled
+from styleforge.ops import (
+    bias_act,
+    conv2d_resample,
+    filter2d,
+    instance_norm,
+    modulated_conv2d,
+    pixel_instance_norm,
+    pixel_norm,
+)
 
 NOISE_MODES = ("random", "const", "none")
 
@@ -34,16 +42,26 @@ class NoiseInput(nn.Module):
         self.register_buffer("const", torch.randn(size))
         self.strength = nn.Parameter(torch.zeros(() if num_strengths == 1 else (num_strengths, 1, 1)))
 
-    def forward(self, x: Tensor, noise_mode: str, noise: Tensor | None = None) -> Tensor:
-        """Adds noise to x [N, C, H, W]; a given noise [N or 1, 1, H, W] goes before the mode."""
+    def forward(self, like: Tensor, noise_mode: str, noise: Tensor | None = None, gain: float = 1.0) -> Tensor | None:
+        """The noise to add to features.
+
+        Args:
+            like: Any tensor [N, …] of the features' batch, device and float type.
+            noise_mode: ``random``, ``const`` or ``none``.
+            noise: A noise map [N or 1, 1, H, W], in place of the mode.
+            gain: Factor on the result.
+
+        Returns:
+            [N or 1, 1 or C, H, W], or None for no noise.
+        """
         if noise is None:
             if noise_mode == "none":
-                return x
+                return None
             if noise_mode == "const":
-                noise = self.const
+                noise = self.const[None, None]
             else:
-                noise = torch.randn([len(x), 1, *x.shape[2:]], dtype=x.dtype, device=x.device)
-        return x + noise.to(x.dtype) * self.strength.to(x.dtype)
+                noise = torch.randn([len(like), 1, *self.const.shape], dtype=like.dtype, device=like.device)
+        return noise.to(like.dtype) * (self.strength * gain).to(like.dtype)
 
 
 class ModulatedLayer(nn.Module):
@@ -76,13 +94,19 @@ class ModulatedLayer(nn.Module):
         self, x: Tensor, w: Tensor, noise_mode: str = "random", noise: Tensor | None = None, gain: float = 1.0
     ) -> Tensor:
         """X [N, I, H/up, W/up], w [N, W] -> [N, O, H, W]."""
-        styles = x.new_ones(x.shape[:2]) if self.affine is None else self.affine(w)  # [N, I]
+        styles = w.new_ones(x.shape[:2]) if self.affine is None else self.affine(w)  # [N, I]
+        total = SQRT2 * gain  # leaky ReLU's gain, taken before it: see `equalized_gains`
         x = modulated_conv2d(
-            x, self.weight * self.weight_gain, styles, demodulate=self.demodulate, up=self.up, resample_filter=self.f
+            x,
+            self.weight * self.weight_gain,
+            styles,
+            demodulate=self.demodulate,
+            up=self.up,
+            resample_filter=self.f,
+            gain=total,
+            noise=None if self.noise is None else self.noise(x, noise_mode, noise, total),
         )  # [N, O, H, W]
-        if self.noise is not None:
-            x = self.noise(x, noise_mode, noise)
-        return finish(x, self.bias, "lrelu", None, gain, self.clamp)
+        return bias_act(x, (self.bias * total).to(x.dtype), act="lrelu", gain=1, clamp=scaled(self.clamp, gain))
 
 
 class ToRGB(nn.Module):
@@ -112,7 +136,7 @@ class ToRGB(nn.Module):
         else:
             assert w is not None
             x = modulated_conv2d(x, weight, self.affine(w), demodulate=False)
-        return finish(x, self.bias, "linear", None, clamp=self.clamp)
+        return bias_act(x, self.bias.to(x.dtype), clamp=self.clamp)
 
 
 class StyleNorm(nn.Module):
@@ -140,7 +164,7 @@ class StyleNorm(nn.Module):
         x = self.normalize(x)
         if self.affine is None:
             return x
-        scale, shift = self.affine(w)[:, :, None, None].chunk(2, dim=1)  # [N, C, 1, 1] each
+        scale, shift = self.affine(w).to(x.dtype)[:, :, None, None].chunk(2, dim=1)  # [N, C, 1, 1] each
         return torch.addcmul(shift, x, scale + 1)
 
     @torch.no_grad()
@@ -164,9 +188,9 @@ class AdaINEpilogue(nn.Module):
         self, x: Tensor, w: Tensor, noise_mode: str = "random", noise: Tensor | None = None, gain: float = 1.0
     ) -> Tensor:
         """X [N, C, H, W], w [N, W] -> [N, C, H, W]."""
-        if self.noise is not None:
-            x = self.noise(x, noise_mode, noise)
-        x = finish(x, self.bias, "lrelu", 1.0, clamp=self.clamp)
+        added = None if self.noise is None else self.noise(x, noise_mode, noise)
+        x = x if added is None else x + added
+        x = bias_act(x, self.bias.to(x.dtype), act="lrelu", gain=1, clamp=self.clamp)
         x = self.norm(x, w)
         return x if gain == 1 else x * gain
 

@@ -95,6 +95,7 @@ class SynthesisBlock(nn.Module):
         ws: Sequence[Tensor],
         noise_mode: str = "random",
         noise: Sequence[Tensor | None] = (None, None),
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
         """The features of this resolution.
 
@@ -103,6 +104,7 @@ class SynthesisBlock(nn.Module):
             ws: w [N, W] of each of `style_layers`.
             noise_mode: ``random``, ``const`` or ``none``.
             noise: Noise of each of `style_layers`, or None.
+            dtype: Float type of the features; None keeps that of ``x`` or ``ws``.
 
         Returns:
             [N, C, H, W].
@@ -111,6 +113,7 @@ class SynthesisBlock(nn.Module):
         if self.input is not None:
             x = self.input(ws[0])
         assert x is not None
+        x = x.to(dtype or x.dtype)
         gain = 1.0
         if self.skip is not None:
             gain = 1 / SQRT2  # the sum of two paths doubles the variance (footnote 3)
@@ -131,6 +134,8 @@ class SynthesisNetwork(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
+        self.compute_dtype: torch.dtype | None = None
+        """Float type of the features (mixed precision); None is that of ws. Styles and RGB keep the type of ws."""
         for i, size in enumerate(config.plan.sizes):
             self.add_module(block_name(size), SynthesisBlock(config, i))
 
@@ -139,9 +144,15 @@ class SynthesisNetwork(nn.Module):
         """The blocks, from the base grid to the image."""
         return [block for block in self.children() if isinstance(block, SynthesisBlock)]
 
-    def noise_inputs(self) -> Iterator[NoiseInput]:
-        """The noise inputs in the order in which `forward`'s ``noise`` is taken."""
-        return (layer.noise for block in self.blocks for layer in block.style_layers if layer.noise is not None)
+    def active_blocks(self, lod: float = 0.0) -> list[SynthesisBlock]:
+        """The blocks that take part at a level of detail."""
+        halvings, _ = split_lod(lod, self.config.plan.doublings, self.config.progressive)
+        return self.blocks[: self.config.plan.doublings - halvings + 1]
+
+    def noise_inputs(self, lod: float = 0.0) -> list[NoiseInput]:
+        """The noise inputs at a level of detail, in the order in which `forward` takes ``noise``."""
+        layers = (layer for block in self.active_blocks(lod) for layer in block.style_layers)
+        return [layer.noise for layer in layers if layer.noise is not None]
 
     def forward(
         self, ws: Tensor, noise_mode: str = "random", lod: float = 0.0, noise: Sequence[Tensor] | None = None
@@ -166,17 +177,17 @@ class SynthesisNetwork(nn.Module):
         if noise_mode not in NOISE_MODES:
             raise ValueError(f"noise_mode: got {noise_mode!r}, expected one of {', '.join(NOISE_MODES)}")
         halvings, fade = split_lod(lod, config.plan.doublings, config.progressive)
-        maps = self._assign_noise(noise)
-        blocks = self.blocks[: config.plan.doublings - halvings + 1]
+        blocks = self.active_blocks(lod)
+        maps = self._assign_noise(noise, lod)
 
         # Features: every block makes x at its resolution from the x before.
         features: list[Tensor] = []
         w_rgb: list[Tensor | None] = []
         first = 0  # the block's first w
         x: Tensor | None = None
-        for block, block_maps in zip(blocks, maps, strict=False):
+        for block, block_maps in zip(blocks, maps, strict=True):
             end = first + len(block.style_layers)
-            x = block(x, ws[:, first:end].unbind(1), noise_mode, block_maps)  # [N, channels, h, w]
+            x = block(x, ws[:, first:end].unbind(1), noise_mode, block_maps, self.compute_dtype)  # [N, channels, h, w]
             assert_shape(x, [len(ws), config.channels[block.index], *block.size])
             features.append(x)
             w_rgb.append(ws[:, end] if end < config.num_ws else None)
@@ -187,7 +198,7 @@ class SynthesisNetwork(nn.Module):
             torgb = blocks[i].torgb
             assert torgb is not None
             y: Tensor = torgb(features[i], w_rgb[i])
-            return y
+            return y.to(ws.dtype)
 
         top = len(blocks) - 1
         if config.architecture == "skip":
@@ -202,9 +213,9 @@ class SynthesisNetwork(nn.Module):
             img = torch.lerp(img, nearest_upsample2d(rgb(top - 1), 2), fade)
         return nearest_upsample2d(img, 2**halvings)  # [N, C, H, W]
 
-    def _assign_noise(self, noise: Sequence[Tensor] | None) -> list[list[Tensor | None]]:
+    def _assign_noise(self, noise: Sequence[Tensor] | None, lod: float) -> list[list[Tensor | None]]:
         """Deals given noise maps out to the blocks and their layers; None where there is none."""
-        inputs = list(self.noise_inputs())
+        inputs = self.noise_inputs(lod)
         if noise is None:
             given: Iterator[Tensor | None] = iter([None] * len(inputs))
         else:
@@ -217,5 +228,6 @@ class SynthesisNetwork(nn.Module):
                 )
             given = iter(noise)
         return [
-            [next(given) if layer.noise is not None else None for layer in block.style_layers] for block in self.blocks
+            [next(given) if layer.noise is not None else None for layer in block.style_layers]
+            for block in self.active_blocks(lod)
         ]

@@ -15,7 +15,14 @@ from styleforge.ops.upfirdn2d import downsample2d, upfirdn2d, upsample2d
 
 
 def conv2d_resample(
-    x: Tensor, weight: Tensor, *, f: Tensor | None = None, up: int = 1, down: int = 1, groups: int = 1
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    f: Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    groups: int = 1,
 ) -> Tensor:
     """Convolves an image, with zeros outside, and enlarges or shrinks it by a factor.
 
@@ -23,6 +30,7 @@ def conv2d_resample(
         x: [N, I, H, W].
         weight: [O, I / groups, k, k], k odd. Without up-sampling it correlates, as everywhere in PyTorch; with
             it, it convolves (the kernel is turned by 180°), as in the official PyTorch release.
+        bias: [O], added to the result; None for none.
         f: Low-pass filter [f, f] of sum 1; needed when ``up`` or ``down`` is above 1.
         up: Factor of enlargement.
         down: Factor of shrinking; not together with ``up``.
@@ -34,19 +42,23 @@ def conv2d_resample(
     O, I, k, _ = weight.shape
     assert up == 1 or down == 1
     if up == 1 and down == 1:
-        return F.conv2d(x, weight, padding=k // 2, groups=groups)
+        return F.conv2d(x, weight, bias, padding=k // 2, groups=groups)
     assert f is not None
     pad, taps = k // 2, f.shape[-1]
     if k == 1:  # A 1×1 convolution commutes with the filter: do each at the smaller size.
         if up > 1:
-            return upsample2d(F.conv2d(x, weight, groups=groups), f, up=up)
-        return F.conv2d(downsample2d(x, f, down=down), weight, groups=groups)
+            return _add_bias(upsample2d(F.conv2d(x, weight, groups=groups), f, up=up), bias)
+        return F.conv2d(downsample2d(x, f, down=down), weight, bias, groups=groups)
     if up > 1:
         # conv_transpose2d wants [groups·I, O / groups, k, k].
         weight = weight.reshape(groups, O // groups, I, k, k).transpose(1, 2).reshape(groups * I, O // groups, k, k)
         x = F.conv_transpose2d(x, weight, stride=up, groups=groups)  # [N, O, (H-1)·up + k, (W-1)·up + k]
         before, after = pad + (taps + up - 1) // 2 - (k - 1), pad + (taps - up) // 2 - (k - up)
-        return upfirdn2d(x, f, padding=(before, after, before, after), gain=up**2)
+        return _add_bias(upfirdn2d(x, f, padding=(before, after, before, after), gain=up**2), bias)
     before, after = pad + (taps - down + 1) // 2, pad + (taps - down) // 2
     x = upfirdn2d(x, f, padding=(before, after, before, after))
-    return F.conv2d(x, weight, stride=down, groups=groups)
+    return F.conv2d(x, weight, bias, stride=down, groups=groups)
+
+
+def _add_bias(x: Tensor, bias: Tensor | None) -> Tensor:
+    return x if bias is None else x + bias[:, None, None]

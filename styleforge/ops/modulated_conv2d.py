@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from styleforge.ops.conv2d_resample import conv2d_resample
@@ -25,7 +26,7 @@ def demodulation_coefficients(weight: Tensor, styles: Tensor, eps: float = 1e-8)
         [N, O]: 1 / sqrt(sum over I, k, k of (s_i · w_oi)² + eps).
     """
     power = weight.square().sum([2, 3])  # [O, I]
-    return (styles.square() @ power.t() + eps).rsqrt()
+    return (styles.to(power.dtype).square() @ power.t() + eps).rsqrt()
 
 
 def modulated_conv2d(
@@ -36,6 +37,8 @@ def modulated_conv2d(
     demodulate: bool = True,
     up: int = 1,
     resample_filter: Tensor | None = None,
+    gain: float = 1.0,
+    noise: Tensor | None = None,
     eps: float = 1e-8,
     impl: ModulatedImpl = "factored",
 ) -> Tensor:
@@ -48,6 +51,8 @@ def modulated_conv2d(
         demodulate: Whether to apply Eq. 3.
         up: Factor of enlargement.
         resample_filter: Low-pass filter [f, f] of sum 1, needed when ``up`` is above 1.
+        gain: Factor on the convolution's result.
+        noise: [N or 1, 1, H·up, W·up], added to the result; None for none.
         eps: The epsilon of Eq. 3.
         impl: ``grouped`` makes the weights of each sample and convolves them in one grouped convolution
             (Appendix B). ``factored`` scales the input by s, runs one convolution for the whole batch, and scales
@@ -59,21 +64,28 @@ def modulated_conv2d(
     Raises:
         ValueError: Shapes that do not fit each other, or an unknown ``impl``.
     """
-    require_shape("weight", weight, [None, None, None, weight.shape[-1]], "convolution weights are [O, I, k, k]")
-    O, I, k, _ = weight.shape
+    k = weight.shape[-1]
+    require_shape("weight", weight, [None, None, k, k], "convolution weights are [O, I, k, k]")
+    O, I, _, _ = weight.shape
     require_shape("x", x, [None, I, None, None], f"the weight takes {I} input channels")
     N, _, H, W = x.shape
     require_shape("styles", styles, [N, I], "give one scale per sample and input channel")
-    styles = styles.to(x.dtype)
-    weight = weight.to(x.dtype)
     if impl == "factored":
-        x = conv2d_resample(x * styles[:, :, None, None], weight, f=resample_filter, up=up)  # [N, O, H·up, W·up]
-        return x * demodulation_coefficients(weight, styles, eps)[:, :, None, None] if demodulate else x
+        # Eq. 3 is taken in the precision of weights and styles; only the features may be in a lower one.
+        scale = demodulation_coefficients(weight, styles, eps) * gain if demodulate else None
+        x = x * (styles if demodulate else styles * gain).to(x.dtype)[:, :, None, None]
+        x = conv2d_resample(x, weight.to(x.dtype), f=resample_filter, up=up)  # [N, O, H·up, W·up]
+        if scale is None:
+            return x if noise is None else x + noise
+        scale = scale.to(x.dtype)[:, :, None, None]
+        return x * scale if noise is None else torch.addcmul(noise, x, scale)
     if impl == "grouped":
         kernel = weight * styles[:, None, :, None, None]  # [N, O, I, k, k]  Eq. 1
         if demodulate:
             kernel = kernel * (kernel.square().sum([2, 3, 4], keepdim=True) + eps).rsqrt()  # Eq. 3
+        kernel = (kernel * gain).to(x.dtype).reshape(N * O, I, k, k)
         x = x.reshape(1, N * I, H, W)  # one grouped convolution does the work of N separate ones
-        x = conv2d_resample(x, kernel.reshape(N * O, I, k, k), f=resample_filter, up=up, groups=N)
-        return x.reshape(N, O, H * up, W * up)
+        x = conv2d_resample(x, kernel, f=resample_filter, up=up, groups=N)
+        x = x.reshape(N, O, H * up, W * up)
+        return x if noise is None else x + noise
     raise ValueError(f"impl: got {impl!r}, expected 'factored' or 'grouped'; choose one of these")

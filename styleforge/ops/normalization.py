@@ -70,7 +70,8 @@ def pixel_instance_norm(x: Tensor, rho: Tensor, eps: float = 1e-8) -> Tensor:
         ValueError: ``rho`` has another length than ``x`` has channels.
     """
     require_shape("rho", rho, [x.shape[1]], "give one mixing weight per channel")
-    mix = rho.clamp(0, 1).to(x.dtype)[:, None, None]
+    # At 0, where training starts, clamp alone may have no gradient (it depends on the version of PyTorch).
+    mix = torch.where((rho >= 0) & (rho <= 1), rho, rho.clamp(0, 1)).to(x.dtype)[:, None, None]
     return torch.lerp(instance_norm(x, eps), pixel_norm(x, eps), mix.expand_as(x))
 
 

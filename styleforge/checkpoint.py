@@ -1,0 +1,254 @@
+"""Checkpoints: safetensors with the configs as JSON inside. Nothing in them can execute code.
+
+One file holds the networks (``G_ema.…``, ``G.…``, ``D.…``), whatever training state goes with them
+(``training.…``), and a JSON header with the configs. A digest over names and bytes guards the whole; files are
+written beside their target and then moved over it, so that a broken one never takes a good one's place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from styleforge.networks import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
+
+SUFFIX = ".safetensors"
+FORMAT = "styleforge checkpoint 1"
+BUNDLED = Path(__file__).parent / "models"
+"""Where the models that come with the package lie; their file names are the names that `load` takes."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Checkpoint:
+    """What a file holds."""
+
+    G_ema: Generator | None = None
+    """The averaged generator: the one that makes pictures."""
+    G: Generator | None = None
+    """The generator in training."""
+    D: Discriminator | None = None
+    """The discriminator."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """The training's config as JSON objects; empty when the networks came from elsewhere."""
+    training: dict[str, Tensor] = field(default_factory=dict)
+    """Tensors of the training state (optimizers and so on); empty unless training goes on from here."""
+    info: dict[str, Any] = field(default_factory=dict)
+    """Facts about the file as JSON objects: counters, what made it, licence notes, metrics."""
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path beside a target, and moves it over the target when the block ends without an error.
+
+    Args:
+        path: The target; its folder is made if it is missing.
+
+    Yields:
+        A path in the same folder, for a new file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp's files are for their owner alone
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(
+    path: str | Path,
+    *,
+    G_ema: Generator | None = None,
+    G: Generator | None = None,
+    D: Discriminator | None = None,
+    config: Mapping[str, Any] | None = None,
+    training: Mapping[str, Tensor] | None = None,
+    info: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Writes a checkpoint, atomically.
+
+    Args:
+        path: Target file, with the ending ``.safetensors``.
+        G_ema: The averaged generator.
+        G: The generator in training.
+        D: The discriminator.
+        config: The training's config as JSON objects.
+        training: Tensors of the training state.
+        info: Facts about the file as JSON objects.
+        dtype: Float type in which the networks are stored; None keeps theirs.
+
+    Raises:
+        OSError: The file cannot be written; an older one of the same name stays as it was.
+    """
+    from safetensors.torch import save_file
+
+    networks: dict[str, nn.Module] = {
+        name: network for name, network in (("G_ema", G_ema), ("G", G), ("D", D)) if network is not None
+    }
+    tensors: dict[str, Tensor] = {}
+    header: dict[str, Any] = {"config": dict(config or {}), "info": dict(info or {}), "networks": {}}
+    for name, network in networks.items():
+        assert isinstance(network, Generator | Discriminator)
+        header["networks"][name] = network.config.to_dict()
+        for key, tensor in network.state_dict().items():
+            tensors[f"{name}.{key}"] = tensor.to(dtype or tensor.dtype)
+    tensors |= {f"training.{key}": tensor for key, tensor in (training or {}).items()}
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    text = json.dumps(header, sort_keys=True)
+    metadata = {"format": FORMAT, "header": text, "sha256": _digest(tensors, text)}
+    try:
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+    except OSError:
+        raise
+    except Exception as error:  # safetensors wraps what the system says
+        raise OSError(f"{path}: could not be written ({error}); is the disk full?") from error
+
+
+def _digest(tensors: Mapping[str, Tensor], header: str) -> str:
+    """SHA-256 over the header, and the name, type, shape and bytes of every tensor."""
+    digest = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def load(source: str | Path) -> Checkpoint:
+    """Reads a checkpoint and checks it against its digest.
+
+    Args:
+        source: A file, a URL (kept in the cache, see `cache_dir`), or the name of a bundled model (``demo``).
+
+    Returns:
+        Its networks in float32 on the CPU, and its config.
+
+    Raises:
+        ValueError: The file is damaged, cut off, or of another kind.
+        OSError: There is no such file, or it cannot be read or fetched.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = resolve(source)
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") == FORMAT:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    except SafetensorError as error:
+        raise ValueError(
+            f"{source}: got a file that is damaged, cut off or of another kind ({error}), expected a styleforge "
+            "checkpoint; take another copy or an earlier snapshot"
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(
+            f"{source}: got a safetensors file without '{FORMAT}' in it, expected a checkpoint written by styleforge"
+        )
+    if metadata.get("sha256") != _digest(tensors, metadata["header"]):
+        raise ValueError(
+            f"{source}: got contents that do not match their own checksum, expected an undamaged file; "
+            "take another copy or an earlier snapshot"
+        )
+    header = json.loads(metadata["header"])
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        part, key = name.split(".", 1)
+        parts.setdefault(part, {})[key] = tensor
+    checkpoint = Checkpoint(config=header["config"], info=header["info"], training=parts.get("training", {}))
+    for name, values in header["networks"].items():
+        network = (
+            Discriminator(DiscriminatorConfig.from_dict(values))
+            if name == "D"
+            else Generator(GeneratorConfig.from_dict(values))
+        )
+        network.load_state_dict({key: tensor.float() for key, tensor in parts[name].items()})
+        setattr(checkpoint, name, network.eval())
+    return checkpoint
+
+
+def load_generator(source: str | Path) -> Generator:
+    """Reads the generator that makes pictures: the averaged one, or the other where a file has none.
+
+    Args:
+        source: As `load` takes it.
+
+    Raises:
+        ValueError: The file is damaged, of another kind, or has no generator.
+        OSError: There is no such file, or it cannot be read or fetched.
+    """
+    checkpoint = load(source)
+    G = checkpoint.G_ema or checkpoint.G
+    if G is None:
+        raise ValueError(f"{source}: got a checkpoint without a generator, expected one with G_ema or G")
+    return G.requires_grad_(False)
+
+
+def cache_dir() -> Path:
+    """Where fetched files are kept: $STYLEFORGE_CACHE, or ``styleforge`` in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "styleforge"
+    return Path(os.environ.get("STYLEFORGE_CACHE", default))
+
+
+def resolve(source: str | Path) -> Path:
+    """Finds the file behind a path, a run directory (its last snapshot), a bundled name, or a URL.
+
+    Raises:
+        OSError: There is none, or it cannot be fetched.
+    """
+    text = str(source)
+    if urllib.parse.urlparse(text).scheme in ("http", "https"):
+        return _fetch(text)
+    path = Path(source)
+    if path.is_dir():
+        snapshots = sorted(path.glob(f"network-snapshot-*{SUFFIX}"))
+        if not snapshots:
+            raise FileNotFoundError(f"{source}: got a folder without network-snapshot-*{SUFFIX}, expected a run's")
+        return snapshots[-1]
+    if path.exists():
+        return path
+    bundled = sorted(file.stem for file in BUNDLED.glob(f"*{SUFFIX}"))
+    if text in bundled:
+        return BUNDLED / f"{text}{SUFFIX}"
+    names = f", or one of the bundled models {', '.join(bundled)}" if bundled else ""
+    raise FileNotFoundError(f"{source}: there is no such file, expected a checkpoint's path or URL{names}")
+
+
+def _fetch(url: str) -> Path:
+    """Downloads a file once; later calls find it in the cache."""
+    name = Path(urllib.parse.urlparse(url).path).name or "checkpoint"
+    target = cache_dir() / "downloads" / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+    if not target.exists():
+        try:
+            with (
+                atomic_path(target) as temporary,
+                urllib.request.urlopen(url, timeout=60) as reply,
+                temporary.open("wb") as file,
+            ):
+                while block := reply.read(1 << 20):
+                    file.write(block)
+        except OSError as error:
+            raise OSError(f"{url}: could not be fetched ({error}); download it by hand and give its path") from error
+    return target

@@ -1,0 +1,135 @@
+"""Ranks and all-reduce: one process, or many started by ``torchrun`` (NCCL on GPUs, gloo on CPUs).
+
+With one process every function here does nothing, so that callers need not ask.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable
+from types import TracebackType
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+TIMEOUT_SEC = 600
+"""A collective that waits longer for a rank fails; a rank whose process died is noticed at once."""
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return torch.distributed.get_rank() if _is_running() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return torch.distributed.get_world_size() if _is_running() else 1
+
+
+def _is_running() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Turns a device's name into a device; ``auto`` is the rank's GPU, Apple's MPS, or the CPU.
+
+    Raises:
+        ValueError: The device does not exist here.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", local_rank % torch.cuda.device_count())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device: got {name!r}, which does not work here ({reason}), expected auto, cpu, cuda or mps (--device)"
+        ) from error
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    return device
+
+
+class Group:
+    """The processes that work together, for a ``with`` block; what ``torchrun`` has set says whether there are any.
+
+    Args:
+        device: Where this process computes; chooses NCCL or gloo.
+        timeout_sec: Time limit of every collective in seconds.
+    """
+
+    def __init__(self, device: torch.device, timeout_sec: float = TIMEOUT_SEC) -> None:
+        self.device, self.timeout_sec = device, timeout_sec
+
+    def __enter__(self) -> Group:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            if self.device.type == "cuda":
+                torch.cuda.set_device(self.device)
+            torch.distributed.init_process_group(
+                "nccl" if self.device.type == "cuda" else "gloo",
+                timeout=datetime.timedelta(seconds=self.timeout_sec),
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # After an error the other ranks may be gone: leaving the group then would wait for them.
+        if _is_running() and error is None:
+            torch.distributed.destroy_process_group()
+
+
+class LostRankError(ConnectionError):
+    """Another process died or did not answer in time."""
+
+
+def all_reduce_mean(tensors: Iterable[Tensor]) -> None:
+    """Replaces tensors by their mean over the ranks, in place, in one flat all-reduce per dtype.
+
+    Args:
+        tensors: The same number, shapes and dtypes on every rank.
+
+    Raises:
+        LostRankError: Another process died or did not answer in time.
+    """
+    if world_size() == 1:
+        return
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        by_dtype.setdefault(tensor.dtype, []).append(tensor)
+    for group in by_dtype.values():
+        flat = torch.cat([tensor.reshape(-1) for tensor in group])
+        _reduce(flat, torch.distributed.ReduceOp.SUM)
+        flat /= world_size()
+        for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set on any rank; every rank gets the same answer."""
+    if world_size() == 1:
+        return flag
+    value = torch.tensor(float(flag), device=device)
+    _reduce(value, torch.distributed.ReduceOp.MAX)
+    return bool(value.item())
+
+
+def barrier(device: torch.device) -> None:
+    """Waits until every rank is here."""
+    any_rank(False, device)
+
+
+def _reduce(x: Tensor, op: torch.distributed.ReduceOp.RedOpType) -> None:
+    try:
+        torch.distributed.all_reduce(x, op)
+    except RuntimeError as error:
+        raise LostRankError(
+            f"rank {rank()} of {world_size()}: another process died or did not answer within its time limit "
+            f"({str(error).splitlines()[0][:200]}); look at the other ranks' messages, then go on with --resume"
+        ) from error

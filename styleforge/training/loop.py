@@ -1,0 +1,302 @@
+"""The training loop: steps, ticks, snapshots, and a way out that loses nothing."""
+# Shapes: N batch, C image channels or length of a label, H W image size.
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from styleforge import dist
+from styleforge.checkpoint import SUFFIX
+from styleforge.data import ImageDataset, batches
+from styleforge.images import from_uint8
+from styleforge.networks import Generator, fade_images
+from styleforge.training import run_dir as files
+from styleforge.training.console import Console, format_time, memory_gb
+from styleforge.training.draws import draw
+from styleforge.training.interrupts import Interrupts
+from styleforge.training.phases import Batch, Losses, Phase, make_phases
+from styleforge.training.schedule import batch_at, ema_decay_at, learning_rates_at, lod_at, resets_optimizers
+from styleforge.training.state import TrainState, first_not_finite
+from styleforge.training.stats import PhaseTimer, StatsLog, single
+
+OnSnapshot = Callable[[Generator, int], None]
+"""Called on rank 0 with (G_ema, cur_nimg) after each checkpoint, for example to measure."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainResult:
+    """How a session of training ended."""
+
+    run_dir: Path
+    """The run directory."""
+    cur_nimg: int
+    """Real images shown so far."""
+    signum: int | None = None
+    """The signal that asked to stop; None when training is complete."""
+
+
+class DivergedError(ArithmeticError):
+    """A loss or a weight became infinite or not a number."""
+
+
+class Loop:
+    """The training loop over a state.
+
+    Args:
+        state: Where the run is; changed in place.
+        dataset: Real images.
+        run_dir: Where everything is written.
+        console: Where a person reads.
+        on_snapshot: Called on rank 0 with (G_ema, cur_nimg) after each checkpoint.
+        wandb_project: Project of Weights & Biases to log to; None for none.
+        resumed: Whether the run directory holds earlier statistics.
+
+    Raises:
+        ValueError: The batch cannot be divided among processes or parts.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        dataset: ImageDataset,
+        run_dir: Path,
+        console: Console,
+        on_snapshot: OnSnapshot | None,
+        wandb_project: str | None,
+        *,
+        resumed: bool,
+    ) -> None:
+        self.state, self.dataset, self.run_dir, self.console = state, dataset, run_dir, console
+        self.config, self.device = state.config, state.device
+        self.on_snapshot = on_snapshot
+        self.rank, self.world_size = dist.rank(), dist.world_size()
+        self.timer = PhaseTimer(self.device)
+        self.phases = make_phases(self.config, Losses(self.config, state.G, state.D, state.pl_mean))
+        nimg = state.counters.cur_nimg if resumed else None
+        self.log = StatsLog(run_dir, nimg, wandb_project) if self.rank == 0 else None
+        self.grid = files.SampleGrid(dataset, state.G, seed=self.config.seed, cond=self.config.cond)
+        for lod_batch in {batch_at(self.config, float(lod)) for lod in range(self.config.generator.plan.doublings)}:
+            self._share(lod_batch)  # refuse batches that cannot be split before anything starts
+
+    # Data
+
+    def _share(self, batch: int) -> tuple[int, int]:
+        """(images of this process per step, images at a time)."""
+        if batch % self.world_size:
+            raise ValueError(f"batch: got {batch} for {self.world_size} processes, expected a multiple (--batch)")
+        share = batch // self.world_size
+        at_a_time = min(self.config.batch_gpu or share, share)
+        if share % at_a_time:
+            raise ValueError(f"batch_gpu: got {at_a_time} of {share} images, expected a divisor (--batch-gpu)")
+        return share, at_a_time
+
+    def _load(self, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of every step's real images, from where the run is."""
+        return batches(
+            self.dataset,
+            batch_size=self._share(batch)[0],
+            start=self.state.counters.cur_nimg,
+            seed=self.config.seed,
+            rank=self.rank,
+            world_size=self.world_size,
+            num_workers=self.config.workers,
+        )
+
+    # Steps
+
+    def run(self) -> TrainResult:
+        """Trains until the end or a signal."""
+        try:
+            with Interrupts() as interrupts:
+                return self._run(interrupts)
+        except torch.OutOfMemoryError as error:
+            raise self._out_of_memory() from error
+        except RuntimeError as error:
+            if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+                raise self._out_of_memory() from error
+            raise
+        finally:
+            self.console.close()
+            if self.log is not None:
+                self.log.close()
+
+    def _run(self, interrupts: Interrupts) -> TrainResult:
+        state, counters = self.state, self.state.counters
+        total_nimg = round(self.config.total_kimg * 1000)
+        if self.rank == 0 and counters.cur_nimg == 0:
+            self.grid.save_reals(self.run_dir / "reals.png")
+            self.grid.save_fakes(state.G_ema, self.run_dir / "fakes_init.png", lod_at(self.config, 0))
+        loader, loaded_batch = None, 0
+        session_start = tick_start = time.perf_counter()
+        session_nimg, maintenance_sec, before_sec = counters.cur_nimg, 0.0, counters.train_sec
+        lod = lod_at(self.config, counters.cur_nimg)
+        while counters.cur_nimg < total_nimg:
+            # One step.
+            previous_lod, lod = lod, lod_at(self.config, counters.cur_nimg)
+            if resets_optimizers(previous_lod, lod):
+                state.reset_optimizers()
+            state.set_learning_rates(*learning_rates_at(self.config, lod))
+            batch = batch_at(self.config, lod)
+            if loader is None or batch != loaded_batch:
+                loader, loaded_batch = self._load(batch), batch
+            self._step(*next(loader), batch=batch, lod=lod)
+            counters.cur_nimg += batch
+            counters.batch_idx += 1
+            state.update_ema(ema_decay_at(self.config, counters.cur_nimg, batch))
+            now = time.perf_counter()
+            counters.train_sec = before_sec + now - session_start
+            speed = (counters.cur_nimg - session_nimg) / (now - session_start)
+            self.console.progress(counters.cur_nimg, total_nimg, speed, "" if lod == 0 else f"lod {lod:.2f}")
+
+            # Tick: a status line and statistics.
+            stopped = dist.any_rank(interrupts.signum is not None, self.device)
+            done = counters.cur_nimg >= total_nimg
+            tick_nimg = counters.cur_nimg - counters.tick_start_nimg
+            ends_tick = done or counters.cur_tick == 0 or tick_nimg >= self.config.kimg_per_tick * 1000
+            snapshot = stopped or done
+            if ends_tick:
+                snapshot = snapshot or counters.cur_tick % self.config.snapshot_ticks == 0
+                counters.cur_tick += 1
+                counters.tick_start_nimg = counters.cur_nimg
+                self._tick(lod, tick_nimg, now - tick_start, maintenance_sec)
+                tick_start = time.perf_counter()
+
+            # Snapshot: a checkpoint and pictures.
+            maintenance_sec = 0.0
+            if snapshot and self.rank == 0:
+                self._snapshot(lod)
+                maintenance_sec = time.perf_counter() - tick_start
+                tick_start = time.perf_counter()
+            if stopped:
+                signum = interrupts.signum or signal.SIGTERM
+                self.console.say(
+                    f"stopped by {signal.Signals(signum).name} after saving; to go on: {self._how_to_resume()}"
+                )
+                return TrainResult(run_dir=self.run_dir, cur_nimg=counters.cur_nimg, signum=signum)
+        self.console.say(f"done: {counters.cur_nimg / 1000:g} kimg in {format_time(counters.train_sec)}")
+        return TrainResult(run_dir=self.run_dir, cur_nimg=counters.cur_nimg)
+
+    def _step(self, real: Tensor, c: Tensor, *, batch: int, lod: float) -> None:
+        """All phases that are due, on one batch of real images."""
+        real = fade_images(from_uint8(real.to(self.device, non_blocking=True)), lod)
+        labels = c.to(self.device, non_blocking=True) if self.config.cond else None
+        for phase in self.phases:
+            if self.state.counters.batch_idx % phase.interval == 0:
+                start = self.timer.start()
+                self._optimize(phase, real, labels, batch, lod)
+                self.timer.stop(f"Timing/{phase.name}", start)
+
+    def _optimize(self, phase: Phase, real: Tensor, labels: Tensor | None, batch: int, lod: float) -> None:
+        """One optimizer step; gradients accumulate over parts of the share and are averaged over processes."""
+        state = self.state
+        state.network("D" if phase.network == "G" else "G").requires_grad_(False)
+        network, optimizer = state.network(phase.network).requires_grad_(True), state.optimizers[phase.network]
+        optimizer.zero_grad(set_to_none=True)
+        share, at_a_time = self._share(batch)
+        share = max(share // phase.shrink, 1)
+        num_parts = -(-share // at_a_time)
+        for part in range(num_parts):
+            # Every num_parts-th image, which keeps the groups of the minibatch standard deviation together.
+            local = range(part, share, num_parts)
+            samples = [state.counters.cur_nimg + i * self.world_size + self.rank for i in local]
+            draws = draw(
+                state.G,
+                samples,
+                seed=self.config.seed,
+                phase=phase.name,
+                lod=lod,
+                device=self.device,
+                images=phase.draws_images,
+            )
+            rows = torch.tensor(list(local), device=self.device)
+            c = None if labels is None else labels[rows]
+            loss = phase.loss(Batch(real=real[rows], c=c, draws=draws, lod=lod), state.collector.report)
+            loss = loss.sum() / share * phase.interval  # a lazy regulariser makes up for the steps it skips
+            state.scaler.scale(loss).backward()
+        dist.all_reduce_mean(p.grad for p in network.parameters() if p.grad is not None)
+        state.scaler.step(optimizer)
+        state.scaler.update()
+        if phase.network == "G":
+            state.G.clip_rho()
+
+    # Ticks and snapshots
+
+    def _tick(self, lod: float, tick_nimg: int, tick_sec: float, maintenance_sec: float) -> None:
+        """Status line, statistics, and the check that everything is finite."""
+        counters = self.state.counters
+        stats: dict[str, dict[str, float]] = self.state.collector.summary()
+        broken = first_not_finite(stats) or self.state.first_broken()
+        if broken is not None:
+            raise self._diverged(broken)
+        stats |= self.timer.summary()
+        cpu_gb, gpu_gb = memory_gb(self.device)
+        sec_per_kimg = tick_sec / tick_nimg * 1000
+        stats |= {
+            "Progress/tick": single(counters.cur_tick),
+            "Progress/kimg": single(counters.cur_nimg / 1000),
+            "Progress/lod": single(lod),
+            "Timing/total_sec": single(counters.train_sec),
+            "Timing/sec_per_tick": single(tick_sec),
+            "Timing/sec_per_kimg": single(sec_per_kimg),
+            "Timing/maintenance_sec": single(maintenance_sec),
+            "Resources/cpu_mem_gb": single(cpu_gb),
+            "Resources/peak_gpu_mem_gb": single(gpu_gb),
+        }
+        if self.log is not None:
+            self.log.write(stats, counters.cur_nimg)
+        left = (self.config.total_kimg - counters.cur_nimg / 1000) * sec_per_kimg
+        self.console.say(
+            f"tick {counters.cur_tick - 1:<5d} kimg {counters.cur_nimg / 1000:<9.1f} "
+            f"time {format_time(counters.train_sec):<12s} left {format_time(left):<12s} sec/tick {tick_sec:<7.1f} "
+            f"sec/kimg {sec_per_kimg:<7.2f} maintenance {maintenance_sec:<6.1f} cpumem {cpu_gb:<6.2f} "
+            f"gpumem {gpu_gb:<6.2f} G {stats['Loss/G/loss']['mean']:<6.3f} D {stats['Loss/D/loss']['mean']:<6.3f}"
+            + (f" lod {lod:.2f}" if self.config.growing else "")
+        )
+
+    def _snapshot(self, lod: float) -> None:
+        """Checkpoint, pictures, callback; the checkpoint first, since it is what must not be lost."""
+        state = self.state
+        kimg = state.counters.cur_nimg // 1000
+        broken = state.first_broken()
+        if broken is not None:
+            raise self._diverged(broken)
+        path = self.run_dir / f"network-snapshot-{kimg:06d}{SUFFIX}"
+        try:
+            state.save(path)
+        except OSError as error:
+            free = files.free_bytes(self.run_dir) / 2**20
+            raise OSError(
+                f"{path}: could not be saved ({error}; {free:.0f} MB are free there); make room or keep fewer "
+                f"checkpoints (--keep), then go on with {self._how_to_resume()}"
+            ) from error
+        files.prune(self.run_dir, self.config.keep)
+        self.grid.save_fakes(state.G_ema, self.run_dir / f"fakes{kimg:06d}.png", lod)
+        if self.on_snapshot is not None:
+            self.on_snapshot(state.G_ema, state.counters.cur_nimg)
+
+    # Ways out
+
+    def _how_to_resume(self) -> str:
+        return f"styleforge train --resume {self.run_dir}"
+
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(
+            f"training diverged: {what} was not finite at {self.state.counters.cur_nimg / 1000:.1f} kimg; the last "
+            f"checkpoint in {self.run_dir} is intact: start again from it (--init-from) with a higher --gamma, lower "
+            "--glr and --dlr, or --precision fp32"
+        )
+
+    def _out_of_memory(self) -> MemoryError:
+        _, at_a_time = self._share(batch_at(self.config, lod_at(self.config, self.state.counters.cur_nimg)))
+        return MemoryError(
+            f"memory ran out with {at_a_time} images at a time; the last checkpoint in {self.run_dir} is intact: go "
+            f"on with {self._how_to_resume()} --batch-gpu {max(at_a_time // 2, 1)}, or start with smaller --cbase or "
+            "--cmax"
+        )

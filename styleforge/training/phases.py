@@ -1,0 +1,169 @@
+"""Training phases as data: what is optimized, how often, and by which loss (Karras et al. 2020, Appendix B)."""
+# Shapes: N batch, C image channels or length of a label, H W image size, L number of ws.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from styleforge import dist
+from styleforge.losses import discriminator_loss, generator_loss, path_length_penalty, path_lengths, r1_penalty
+from styleforge.networks import Discriminator, Generator
+from styleforge.training.config import TrainConfig
+from styleforge.training.draws import Draws, mix_styles
+
+Report = Callable[[str, Tensor], None]
+
+
+@dataclass(kw_only=True, slots=True)
+class Batch:
+    """What a phase sees at a time."""
+
+    real: Tensor
+    """Real images [N, C, H, W], faded to the level of detail."""
+    c: Tensor | None
+    """Labels [N, C] of the real images, which the generated ones take too; None without labels."""
+    draws: Draws
+    """Random numbers of the generated images."""
+    lod: float
+    """Level of detail."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Phase:
+    """One optimizer step with its own loss."""
+
+    name: str
+    """Gmain, Greg, Dmain, Dreg, or Dboth where R1 is not lazy."""
+    network: Literal["G", "D"]
+    """Which network learns."""
+    interval: int
+    """The phase runs every so many steps; a lazy regulariser's loss is multiplied by it."""
+    loss: Callable[[Batch, Report], Tensor]
+    """The loss [N] of each sample."""
+    shrink: int = 1
+    """The batch is smaller by this factor."""
+    draws_images: bool = False
+    """Whether the phase needs random images."""
+
+
+class Losses:
+    """The losses of the phases, for two networks.
+
+    Args:
+        config: The run's config.
+        G: The generator.
+        D: The discriminator.
+        pl_mean: The running mean of path lengths, a scalar; updated in place.
+    """
+
+    def __init__(self, config: TrainConfig, G: Generator, D: Discriminator, pl_mean: Tensor) -> None:
+        self.config, self.G, self.D, self.pl_mean = config, G, D, pl_mean
+
+    def _ws(self, batch: Batch, update_w_avg: bool = False) -> Tensor:
+        """Ws [N, L, W] with style mixing."""
+        G, draws = self.G, batch.draws
+        w = G.mapping.map(draws.z[0], batch.c)
+        if update_w_avg:
+            mean = w.detach().mean(0, keepdim=True)
+            dist.all_reduce_mean([mean])
+            G.mapping.update_w_avg(mean, self.config.w_avg_decay)
+        ws = w[:, None].expand(-1, G.num_ws, -1)
+        if self.config.style_mixing_prob <= 0:
+            return ws
+        other = G.mapping.map(draws.z[1], batch.c)[:, None]
+        num_active = 2 * len(G.synthesis.active_blocks(batch.lod))
+        return mix_styles(ws, other.expand_as(ws), draws, self.config.style_mixing_prob, num_active)
+
+    def _fake(self, batch: Batch, update_w_avg: bool = False) -> Tensor:
+        ws = self._ws(batch, update_w_avg)
+        img: Tensor = self.G.synthesis(ws, lod=batch.lod, noise=batch.draws.noise)
+        return img
+
+    def generator_main(self, batch: Batch, report: Report) -> Tensor:
+        """Non-saturating logistic loss."""
+        logits = self.D(self._fake(batch, update_w_avg=True), batch.c, lod=batch.lod)
+        loss = generator_loss(logits)
+        report("Loss/scores/fake", logits)
+        report("Loss/signs/fake", logits.sign())
+        report("Loss/G/loss", loss)
+        return loss
+
+    def generator_path_length(self, batch: Batch, report: Report) -> Tensor:
+        """Path length regularisation, Eq. 4."""
+        assert batch.draws.y is not None
+        lengths = path_lengths(
+            lambda ws: self.G.synthesis(ws, lod=batch.lod, noise=batch.draws.noise), self._ws(batch), batch.draws.y
+        )
+        mean = lengths.detach().mean()
+        dist.all_reduce_mean([mean])
+        self.pl_mean.lerp_(mean, 1 - self.config.pl_decay)
+        penalty = path_length_penalty(lengths, self.pl_mean)
+        loss = penalty * self.config.pl_weight
+        report("Loss/pl_penalty", penalty)
+        report("Loss/pl_lengths", lengths)
+        report("Loss/G/reg", loss)
+        return loss
+
+    def discriminator_main(self, batch: Batch, report: Report) -> Tensor:
+        """Logistic loss on generated and real images."""
+        with torch.no_grad():
+            fake = self._fake(batch)
+        fake_logits = self.D(fake, batch.c, lod=batch.lod)
+        real_logits = self.D(batch.real, batch.c, lod=batch.lod)
+        return self._report_discriminator(fake_logits, real_logits, report)
+
+    def _report_discriminator(self, fake_logits: Tensor, real_logits: Tensor, report: Report) -> Tensor:
+        loss = discriminator_loss(fake_logits, real=False) + discriminator_loss(real_logits, real=True)
+        report("Loss/scores/fake", fake_logits)
+        report("Loss/signs/fake", fake_logits.sign())
+        report("Loss/scores/real", real_logits)
+        report("Loss/signs/real", real_logits.sign())
+        report("Loss/D/loss", loss)
+        return loss
+
+    def _r1(self, batch: Batch, report: Report) -> tuple[Tensor, Tensor]:
+        penalty, logits = r1_penalty(lambda img: self.D(img, batch.c, lod=batch.lod), batch.real)
+        loss = penalty * (self.config.gamma / 2)
+        report("Loss/r1_penalty", penalty)
+        report("Loss/D/reg", loss)
+        return loss, logits
+
+    def discriminator_r1(self, batch: Batch, report: Report) -> Tensor:
+        """R1 regularisation with weight gamma / 2."""
+        return self._r1(batch, report)[0]
+
+    def discriminator_both(self, batch: Batch, report: Report) -> Tensor:
+        """Logistic loss and R1 in one step, as configs A and B have it."""
+        with torch.no_grad():
+            fake = self._fake(batch)
+        fake_logits = self.D(fake, batch.c, lod=batch.lod)
+        reg, real_logits = self._r1(batch, report)
+        return self._report_discriminator(fake_logits, real_logits, report) + reg
+
+
+def make_phases(config: TrainConfig, losses: Losses) -> list[Phase]:
+    """The phases of a step, in order: generator, its regulariser, discriminator, its regulariser."""
+    phases = [Phase(name="Gmain", network="G", interval=1, loss=losses.generator_main)]
+    if config.pl_weight:
+        phases.append(
+            Phase(
+                name="Greg",
+                network="G",
+                interval=config.pl_interval,
+                loss=losses.generator_path_length,
+                shrink=config.pl_batch_shrink,
+                draws_images=True,
+            )
+        )
+    if config.gamma and config.r1_interval == 0:
+        phases.append(Phase(name="Dboth", network="D", interval=1, loss=losses.discriminator_both))
+        return phases
+    phases.append(Phase(name="Dmain", network="D", interval=1, loss=losses.discriminator_main))
+    if config.gamma:
+        phases.append(Phase(name="Dreg", network="D", interval=config.r1_interval, loss=losses.discriminator_r1))
+    return phases
