@@ -7,14 +7,13 @@ written beside their target and then moved over it, so that a broken one never t
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import http.client
 import json
 import os
-import tempfile
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from styleforge.files import atomic_path
 from styleforge.networks import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 
 SUFFIX = ".safetensors"
@@ -46,33 +46,6 @@ class Checkpoint:
     """Tensors of the training state (optimizers and so on); empty unless training goes on from here."""
     info: dict[str, Any] = field(default_factory=dict)
     """Facts about the file as JSON objects: counters, what made it, licence notes, metrics."""
-
-
-@contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path beside a target, and moves it over the target when the block ends without an error.
-
-    Args:
-        path: The target; its folder is made if it is missing.
-
-    Yields:
-        A path in the same folder, for a new file.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's files are for their owner alone
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save(
@@ -101,6 +74,7 @@ def save(
     Raises:
         OSError: The file cannot be written; an older one of the same name stays as it was.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     networks: dict[str, nn.Module] = {
@@ -120,9 +94,7 @@ def save(
     try:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
-    except OSError:
-        raise
-    except Exception as error:  # safetensors wraps what the system says
+    except SafetensorError as error:  # wraps what the system says
         raise OSError(f"{path}: could not be written ({error}); is the disk full?") from error
 
 
@@ -167,26 +139,39 @@ def load(source: str | Path) -> Checkpoint:
         raise ValueError(
             f"{source}: got a safetensors file without '{FORMAT}' in it, expected a checkpoint written by styleforge"
         )
-    if metadata.get("sha256") != _digest(tensors, metadata["header"]):
+    if metadata.get("sha256") != _digest(tensors, metadata.get("header", "")):
         raise ValueError(
             f"{source}: got contents that do not match their own checksum, expected an undamaged file; "
             "take another copy or an earlier snapshot"
         )
-    header = json.loads(metadata["header"])
+    try:
+        return _assemble(json.loads(metadata["header"]), tensors)
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"{source}: got networks that do not fit their configs ({' '.join(str(error).split())[:200]}), expected "
+            "a checkpoint of this version; is the file newer?"
+        ) from error
+
+
+def _assemble(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoint:
+    """Builds the networks that a header describes and deals their tensors out to them."""
     parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         part, key = name.split(".", 1)
         parts.setdefault(part, {})[key] = tensor
-    checkpoint = Checkpoint(config=header["config"], info=header["info"], training=parts.get("training", {}))
-    for name, values in header["networks"].items():
-        network = (
-            Discriminator(DiscriminatorConfig.from_dict(values))
-            if name == "D"
-            else Generator(GeneratorConfig.from_dict(values))
-        )
-        network.load_state_dict({key: tensor.float() for key, tensor in parts[name].items()})
-        setattr(checkpoint, name, network.eval())
-    return checkpoint
+    networks: dict[str, Any] = {}
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
+        for name, values in header["networks"].items():
+            if name not in ("G_ema", "G", "D"):
+                raise ValueError(f"unknown network {name!r}")
+            network = (
+                Discriminator(DiscriminatorConfig.from_dict(values))
+                if name == "D"
+                else Generator(GeneratorConfig.from_dict(values))
+            )
+            network.load_state_dict({key: tensor.float() for key, tensor in parts[name].items()})
+            networks[name] = network.eval()
+    return Checkpoint(config=header["config"], info=header["info"], training=parts.get("training", {}), **networks)
 
 
 def load_generator(source: str | Path) -> Generator:
@@ -249,6 +234,10 @@ def _fetch(url: str) -> Path:
             ):
                 while block := reply.read(1 << 20):
                     file.write(block)
-        except OSError as error:
-            raise OSError(f"{url}: could not be fetched ({error}); download it by hand and give its path") from error
+                length = reply.headers.get("Content-Length")
+                if length is not None and file.tell() != int(length):
+                    raise ConnectionError(f"the connection broke off after {file.tell()} of {length} bytes")
+        except (OSError, http.client.HTTPException) as error:
+            reason = " ".join(str(error).split())
+            raise OSError(f"{url}: could not be fetched ({reason}); download it by hand and give its path") from error
     return target

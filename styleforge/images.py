@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from styleforge.files import atomic_path
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """File name endings, in lower case, that are taken for pictures."""
 
@@ -69,8 +71,8 @@ def grid(images_uint8: Tensor, columns: int | None = None, padding: int = 0) -> 
         [C, rows·(H + padding) - padding, columns·(W + padding) - padding] uint8; missing cells are white.
     """
     N, C, H, W = images_uint8.shape
-    if N == 0:
-        raise ValueError("got no images for a grid, expected at least one")
+    if N == 0 or (columns is not None and columns < 1):
+        raise ValueError(f"grid: got {N} images in {columns} columns, expected at least one of each (--columns)")
     if columns is None:
         columns = max(1, round((N * H / W) ** 0.5))
     columns = min(columns, N)
@@ -82,20 +84,31 @@ def grid(images_uint8: Tensor, columns: int | None = None, padding: int = 0) -> 
     return sheet
 
 
+def flatten(picture: Image.Image) -> Image.Image:
+    """Shows a Pillow image's alpha over white: for formats that have none."""
+    if picture.mode not in ("LA", "RGBA"):
+        return picture
+    white = Image.new(picture.mode, picture.size, "white")
+    return Image.alpha_composite(white.convert("RGBA"), picture.convert("RGBA")).convert(picture.mode[:-1])
+
+
 def save(image_uint8: Tensor, path: str | Path) -> None:
-    """Writes one picture; the file name's ending chooses the format.
+    """Writes one picture, whole or not at all; the file name's ending chooses the format.
 
     Args:
         image_uint8: [C, H, W] uint8.
-        path: Target file; its folder is made if it is missing.
+        path: Target file; its folder is made if it is missing. JPEG shows alpha over white.
+
+    Raises:
+        OSError: The file could not be written; an older one stays as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     picture = to_pil(image_uint8)
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        picture.convert("L" if picture.mode in ("L", "LA") else "RGB").save(path, quality=92)
-    else:
-        picture.save(path)
+    with atomic_path(path) as temporary:
+        if path.suffix.lower() in (".jpg", ".jpeg"):
+            flatten(picture).save(temporary, quality=92)
+        else:
+            picture.save(temporary)
 
 
 def save_grid(img: Tensor, path: str | Path, columns: int | None = None, padding: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -12,6 +13,11 @@ from styleforge import __version__
 
 VERBS: dict[str, tuple[str, str]] = {
     "data": ("styleforge.cli.data:data", "Pack, check and draw datasets."),
+    "train": ("styleforge.cli.train:train", "Train a generator on a dataset, or go on with a run."),
+    "generate": ("styleforge.cli.generate:generate", "Make pictures from seeds or projected latents."),
+    "mix": ("styleforge.cli.mix:mix", "Make a matrix of pictures that mix the styles of two seeds."),
+    "video": ("styleforge.cli.video:video", "Make an animation that loops through seeds or projected latents."),
+    "demo": ("styleforge.cli.demo:demo", "Draw a dataset, train on it, make pictures: all in a few minutes."),
     "summary": ("styleforge.cli.summary:summary", "Show the networks of a preset: blocks, shapes and parameters."),
 }
 """verb -> (module:command, one-line help). The help stands here so that listing imports nothing."""
@@ -35,6 +41,14 @@ class LazyGroup(click.Group):
         module, attribute = self.verbs[cmd_name][0].split(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the verb, and suggests one for a misspelt one."""
+        if args and args[0] not in self.verbs and (near := difflib.get_close_matches(args[0], self.verbs, 1)):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the verbs from the table, without importing them."""
@@ -66,10 +80,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # The reader went away, as with `| head`.
-        sys.exit(141)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         if os.environ.get("STYLEFORGE_DEBUG"):
             raise
         click.echo(f"Error: {error}", err=True)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from styleforge.networks import Generator
 
 
 class GroupedOption(click.Option):
@@ -64,6 +72,112 @@ class Colour(click.ParamType):
             return ImageColor.getrgb(value)[:3]
         except ValueError:
             self.fail(f"got {value!r}, expected a colour such as white, gray or #ff8800", param, ctx)
+
+
+class Seeds(click.ParamType):
+    """Seeds such as ``0-35,40``, read as a list of numbers."""
+
+    name = "seeds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        """Parses the text."""
+        from styleforge.latents import parse_seeds
+
+        if isinstance(value, list):
+            return value
+        try:
+            return parse_seeds(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_model = partial(click.option, cls=GroupedOption, group="Model")
+_style = partial(click.option, cls=GroupedOption, group="Style")
+_machine = partial(click.option, cls=GroupedOption, group="Machine")
+
+_PICTURE_OPTIONS = (
+    _model(
+        "--network",
+        required=True,
+        metavar="PATH|NAME|URL",
+        help="A checkpoint, a run directory (its last snapshot), a bundled model such as demo, or a URL.",
+    ),
+    _style(
+        "--trunc",
+        "--truncation-psi",
+        "truncation_psi",
+        type=float,
+        default=1.0,
+        show_default=True,
+        metavar="PSI",
+        help="Truncation: 1 is off; lower is more typical and less varied, 0 is the mean picture.",
+    ),
+    _style("--trunc-cutoff", type=click.IntRange(min=0), help="Truncate this many layers only, from the first."),
+    _style(
+        "--class", "label", metavar="CLASS", help="Class of a conditional network, or its label as numbers 0.5,0,1."
+    ),
+    _style(
+        "--noise-mode",
+        type=click.Choice(["const", "random", "none"]),
+        default="const",
+        show_default=True,
+        help="const: the network's own maps; random: drawn from the seed; none: left out.",
+    ),
+    _style("--lod", type=float, default=0.0, help="Level of detail of a progressive network; 1 halves it once."),
+    _machine("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or mps."),
+    _machine("--batch", type=click.IntRange(min=1), help="Pictures at a time; by default 1 to 32, by their size."),
+)
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class PictureOptions:
+    """The options of every command that makes pictures from a model; see `picture_options` and their help."""
+
+    network: str
+    """The source of the generator."""
+    truncation_psi: float
+    """Truncation of w."""
+    trunc_cutoff: int | None
+    """Number of layers that are truncated."""
+    label: str | None
+    """The label as text; see `latents.parse_label`."""
+    noise_mode: str
+    """``const``, ``random`` or ``none``."""
+    lod: float
+    """Level of detail."""
+    device: str
+    """Where to compute."""
+    batch: int | None
+    """Pictures at a time."""
+
+    def load(self) -> Generator:
+        """Reads the generator and moves it to the device."""
+        from styleforge import dist
+        from styleforge.checkpoint import load_generator
+
+        device = dist.pick_device(self.device)
+        return load_generator(self.network).to(device)
+
+    def parse_label(self, G: Generator) -> Tensor | None:
+        """One label [C] for all pictures; None for an unconditional network."""
+        from styleforge.latents import parse_label
+
+        if self.label == "all":
+            raise ValueError("class: got 'all', expected one class or label, since the pictures share it (--class)")
+        return parse_label(self.label, G.c_dim)
+
+
+def picture_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options that `PictureOptions` holds to a command, which takes them as its first argument."""
+
+    @functools.wraps(command)
+    def with_picture_options(**arguments: Any) -> None:
+        shared = {field.name: arguments.pop(field.name) for field in dataclasses.fields(PictureOptions)}
+        command(PictureOptions(**shared), **arguments)
+
+    for option in reversed(_PICTURE_OPTIONS):
+        with_picture_options = option(with_picture_options)
+    return with_picture_options
 
 
 @contextmanager

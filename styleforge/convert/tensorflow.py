@@ -197,7 +197,7 @@ def _discriminator_names(config: DiscriminatorConfig, sides: list[int]) -> Names
     return names
 
 
-def _discriminator(state: dict[str, Tensor]) -> Discriminator:
+def _discriminator(state: dict[str, Tensor], c_dim: int) -> Discriminator:
     what = "TensorFlow discriminator"
     state = _without_lod(state)
     sides = block_sides(state, r"(\d+)x\d+/", what)
@@ -208,11 +208,16 @@ def _discriminator(state: dict[str, Tensor]) -> Discriminator:
     channel_base, channel_max = infer_channels(channels, what)
     rgb = "FromRGB_lod0" if progressive else f"{scopes[-1]}/FromRGB"
     num_logits = take(state, f"{scopes[0]}/Dense1/bias" if stylegan else "Output/bias", what, 1).shape[0]
+    if num_logits != max(c_dim, 1):  # one per class
+        raise ValueError(
+            f"{what}: got {num_logits} logits, expected {max(c_dim, 1)} beside a generator with labels of length "
+            f"{c_dim}; are both complete, and of one training?"
+        )
     head_features = take(state, f"{scopes[0]}/Dense0/bias", what, 1).shape[0]
     config = DiscriminatorConfig(
         resolution=sides[-1],
         img_channels=take(state, f"{rgb}/weight", what, 4).shape[2],
-        c_dim=num_logits if num_logits > 1 else 0,
+        c_dim=c_dim,
         label_mode="matrix",
         architecture=infer_architecture(state, [f"{scope}/FromRGB/" for scope in scopes[:-1]], "/Skip/"),
         convention="stylegan" if stylegan else "stylegan2",
@@ -246,7 +251,8 @@ def from_variables(
         (generator, discriminator or None), in float32 on the CPU.
 
     Raises:
-        ValueError: A variable is missing, superfluous or of another shape, or the network has no config here.
+        ValueError: A variable is missing, superfluous or of another shape, the two networks take different labels,
+            or a network has no config here.
     """
     G = _generator(as_tensors(g_variables), fused_scale)
-    return G, None if d_variables is None else _discriminator(as_tensors(d_variables))
+    return G, None if d_variables is None else _discriminator(as_tensors(d_variables), G.c_dim)

@@ -138,6 +138,21 @@ class Discriminator(nn.Module):
         self.register_buffer("f", resample_filters("stylegan2", config.blur)[0] if skips else None, persistent=False)
 
     @property
+    def c_dim(self) -> int:
+        """Length of a label; 0 for an unconditional network."""
+        return self.config.c_dim
+
+    @property
+    def img_resolution(self) -> int | tuple[int, int]:
+        """Side of the square images, or (height, width)."""
+        return self.config.resolution
+
+    @property
+    def img_channels(self) -> int:
+        """Channels of the images."""
+        return self.config.img_channels
+
+    @property
     def blocks(self) -> list[DiscriminatorBlock | DiscriminatorEpilogue]:
         """The blocks, from the image's size to the base grid, where the epilogue stands."""
         return [block for block in self.children() if isinstance(block, DiscriminatorBlock | DiscriminatorEpilogue)]

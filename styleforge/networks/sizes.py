@@ -46,8 +46,9 @@ def format_size(size: tuple[int, int]) -> str:
 def _plan(height: int, width: int) -> SizePlan | None:
     """The plan of a size, or None if it has none."""
     doublings = 0
-    # Halve while the grid stays whole and its longer side stays at 4 or above, so that 2^k squares start at 4×4.
-    while height % 2 == 0 and width % 2 == 0 and max(height, width) >= 8:
+    # Halve while the grid stays whole and its longer side at 4 or above, so that squares of 2^k start at 4×4; but once
+    # in any case, as for 6×6.
+    while height % 2 == 0 and width % 2 == 0 and (max(height, width) >= 8 or doublings == 0):
         height, width, doublings = height // 2, width // 2, doublings + 1
     if min(height, width) < 1 or max(height, width) > MAX_BASE or doublings < 1:
         return None

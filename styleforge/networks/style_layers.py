@@ -32,15 +32,15 @@ class NoiseInput(nn.Module):
 
     Args:
         size: (height, width) of the features.
-        num_strengths: 1 for one strength per layer (StyleGAN2), else one per feature map (StyleGAN).
+        channels: None for one strength per layer (StyleGAN2), else one per feature map (StyleGAN).
     """
 
     const: Tensor
 
-    def __init__(self, size: tuple[int, int], num_strengths: int = 1) -> None:
+    def __init__(self, size: tuple[int, int], channels: int | None = None) -> None:
         super().__init__()
         self.register_buffer("const", torch.randn(size))
-        self.strength = nn.Parameter(torch.zeros(() if num_strengths == 1 else (num_strengths, 1, 1)))
+        self.strength = nn.Parameter(torch.zeros(() if channels is None else (channels, 1, 1)))
 
     def forward(self, like: Tensor, noise_mode: str, noise: Tensor | None = None, gain: float = 1.0) -> Tensor | None:
         """The noise to add to features.

@@ -70,6 +70,9 @@ def modulated_conv2d(
     require_shape("x", x, [None, I, None, None], f"the weight takes {I} input channels")
     N, _, H, W = x.shape
     require_shape("styles", styles, [N, I], "give one scale per sample and input channel")
+    if demodulate and x.dtype == torch.float16:
+        # Demodulation undoes any factor on the styles: at most 1 keeps the features within half precision's range.
+        styles = styles / styles.abs().amax(1, keepdim=True).clamp(min=eps)
     if impl == "factored":
         # Eq. 3 is taken in the precision of weights and styles; only the features may be in a lower one.
         scale = demodulation_coefficients(weight, styles, eps) * gain if demodulate else None

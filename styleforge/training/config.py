@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from styleforge.networks import DiscriminatorConfig, GeneratorConfig
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+_FLAGS = {
+    "total_kimg": "--kimg",
+    "g_lr": "--glr",
+    "d_lr": "--dlr",
+    "kimg_per_tick": "--tick",
+    "snapshot_ticks": "--snap",
+}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -29,6 +38,16 @@ class GrowingConfig:
     """Learning rate of both networks at a nominal resolution; elsewhere ``g_lr`` and ``d_lr`` hold."""
     batch_factor_by_resolution: dict[int, int] = dataclasses.field(default_factory=lambda: {4: 16, 8: 8, 16: 4, 32: 2})
     """Multiple of ``batch`` at a nominal resolution; elsewhere 1."""
+
+    def __post_init__(self) -> None:
+        start = self.start_resolution
+        if start < 4 or start & (start - 1):
+            raise ValueError(f"growing.start_resolution: got {start!r}, expected 4, 8, 16 or another power of two")
+        for field in ("train_kimg", "fade_kimg"):
+            if not 0 <= getattr(self, field) < math.inf:
+                raise ValueError(f"growing.{field}: got {getattr(self, field)!r}, expected 0 or more")
+        if self.train_kimg + self.fade_kimg == 0:
+            raise ValueError("growing.train_kimg: got 0 and a fade_kimg of 0, expected one of them above 0")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -115,26 +134,42 @@ class TrainConfig:
     """How many of the newest checkpoints are kept; 0 keeps all."""
 
     def __post_init__(self) -> None:
-        positive = ("total_kimg", "batch", "g_lr", "d_lr", "eps", "kimg_per_tick", "snapshot_ticks", "pl_batch_shrink")
-        flags = {"total_kimg": "--kimg", "g_lr": "--glr", "d_lr": "--dlr", "kimg_per_tick": "--tick"}
-        flags |= {"snapshot_ticks": "--snap"}
-        for field in positive:
-            if getattr(self, field) <= 0:
-                flag = flags.get(field, f"--{field.replace('_', '-')}")
-                raise ValueError(f"{field}: got {getattr(self, field)}, expected a positive number ({flag})")
-        for field in ("gamma", "r1_interval", "pl_weight", "pl_interval", "workers", "keep", "ema_kimg", "seed"):
-            if getattr(self, field) < 0:
-                raise ValueError(
-                    f"{field}: got {getattr(self, field)}, expected 0 or more (--{field.replace('_', '-')})"
-                )
-        if self.batch_gpu is not None and self.batch_gpu < 1:
-            raise ValueError(f"batch_gpu: got {self.batch_gpu}, expected 1 or more (--batch-gpu)")
-        if self.pl_weight and not self.pl_interval:
-            raise ValueError("pl_interval: got 0 with a path length weight, expected 1 or more (--pl-interval)")
-        if self.generator.size != self.discriminator.size:
-            raise ValueError("generator, discriminator: got different resolutions, expected the same")
-        if (self.growing is not None) != self.generator.progressive:
-            raise ValueError("growing: got a schedule for networks that do not grow, or none for some that do")
+        for field in (
+            "total_kimg",
+            "batch",
+            "g_lr",
+            "d_lr",
+            "eps",
+            "kimg_per_tick",
+            "snapshot_ticks",
+            "pl_batch_shrink",
+        ):
+            self._require(field, 0 < getattr(self, field) < math.inf, "a positive number")
+        for field in ("gamma", "r1_interval", "pl_weight", "pl_interval", "workers", "keep", "ema_kimg"):
+            self._require(field, 0 <= getattr(self, field) < math.inf, "0 or more")
+        self._require("seed", 0 <= self.seed < 2**32, "a number from 0 to 4294967295")
+        for field in ("batch_gpu", "subset"):
+            self._require(field, getattr(self, field) is None or getattr(self, field) >= 1, "1 or more")
+        for field in ("style_mixing_prob", "pl_decay", "w_avg_decay"):
+            self._require(field, 0 <= getattr(self, field) <= 1, "a number from 0 to 1")
+        self._require("betas", all(0 <= beta < 1 for beta in self.betas), "two numbers from 0 to below 1")
+        self._require("precision", self.precision in get_args(Precision), f"one of {', '.join(get_args(Precision))}")
+        self._require("pl_interval", self.pl_interval > 0 or not self.pl_weight, "1 or more with a path length weight")
+        G, D = self.generator, self.discriminator
+        if (G.size, G.img_channels, G.c_dim) != (D.size, D.img_channels, D.c_dim):
+            raise ValueError(
+                "generator, discriminator: got different sizes, channels or labels, expected the same in both"
+            )
+        if (self.growing is not None) != G.progressive or G.progressive != D.progressive:
+            raise ValueError(
+                "growing: got a schedule for networks that do not grow, or none for some that do, expected a "
+                "schedule and progressive=True in both networks, or neither"
+            )
+
+    def _require(self, field: str, holds: bool, expected: str) -> None:
+        if not holds:
+            flag = _FLAGS.get(field, f"--{field.replace('_', '-')}")
+            raise ValueError(f"{field}: got {getattr(self, field)!r}, expected {expected} ({flag})")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as JSON can hold them."""
@@ -155,16 +190,22 @@ class TrainConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         missing = {"name", "generator", "discriminator"} - set(values)
         if missing or set(values) - known:
-            wrong = sorted(missing) or sorted(set(values) - known)
-            raise ValueError(f"training options: got an unknown or incomplete set ({wrong[0]!r}); is the file newer?")
+            got = f"no field {min(missing)!r}" if missing else f"unknown field {min(set(values) - known)!r}"
+            raise ValueError(f"training options: got {got}, expected those of this version; is the file newer?")
         fields = dict(values)
-        fields["generator"] = GeneratorConfig.from_dict(fields["generator"])
-        fields["discriminator"] = DiscriminatorConfig.from_dict(fields["discriminator"])
-        if fields.get("growing") is not None:
-            growing = dict(fields["growing"])
-            for name in ("lr_by_resolution", "batch_factor_by_resolution"):
-                growing[name] = {int(r): value for r, value in growing[name].items()}
-            fields["growing"] = GrowingConfig(**growing)
-        if "betas" in fields:
-            fields["betas"] = tuple(fields["betas"])
-        return cls(**fields)
+        try:
+            fields["generator"] = GeneratorConfig.from_dict(fields["generator"])
+            fields["discriminator"] = DiscriminatorConfig.from_dict(fields["discriminator"])
+            if fields.get("growing") is not None:
+                growing = dict(fields["growing"])
+                for name in ("lr_by_resolution", "batch_factor_by_resolution"):
+                    growing[name] = {int(r): value for r, value in growing[name].items()}
+                fields["growing"] = GrowingConfig(**growing)
+            if "betas" in fields:
+                fields["betas"] = tuple(fields["betas"])
+            return cls(**fields)
+        except (TypeError, AttributeError, KeyError) as error:
+            raise ValueError(
+                f"training options: got a value of the wrong kind ({error}), expected what styleforge has written; "
+                "was the file edited by hand?"
+            ) from error

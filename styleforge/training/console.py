@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -26,10 +26,13 @@ def format_time(seconds: float) -> str:
 
 
 def memory_gb(device: torch.device) -> tuple[float, float]:
-    """(peak memory of this process, peak memory on the GPU since the last call) in GB."""
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
-    cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-    gpu = 0.0
+    """(peak memory of this process, peak memory on the GPU since the last call) in GB; 0 where it is not known."""
+    cpu = gpu = 0.0
+    with contextlib.suppress(ImportError):  # Windows has no such module
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+        cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
     if device.type == "cuda":
         gpu = torch.cuda.max_memory_allocated(device) / 2**30
         torch.cuda.reset_peak_memory_stats(device)

@@ -18,6 +18,7 @@ from styleforge.data import ImageDataset, batches
 from styleforge.images import from_uint8
 from styleforge.networks import Generator, fade_images
 from styleforge.training import run_dir as files
+from styleforge.training.config import TrainConfig
 from styleforge.training.console import Console, format_time, memory_gb
 from styleforge.training.draws import draw
 from styleforge.training.interrupts import Interrupts
@@ -25,6 +26,9 @@ from styleforge.training.phases import Batch, Losses, Phase, make_phases
 from styleforge.training.schedule import batch_at, ema_decay_at, learning_rates_at, lod_at, resets_optimizers
 from styleforge.training.state import TrainState, first_not_finite
 from styleforge.training.stats import PhaseTimer, StatsLog, single
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""What CUDA and MPS, the CPU on Linux, and the CPU on Windows say when there is none left."""
 
 OnSnapshot = Callable[[Generator, int], None]
 """Called on rank 0 with (G_ema, cur_nimg) after each checkpoint, for example to measure."""
@@ -38,12 +42,36 @@ class TrainResult:
     """The run directory."""
     cur_nimg: int
     """Real images shown so far."""
+    complete: bool = True
+    """Whether training reached its end."""
     signum: int | None = None
-    """The signal that asked to stop; None when training is complete."""
+    """The signal that asked this process to stop, if one did."""
 
 
-class DivergedError(ArithmeticError):
+class DivergedError(FloatingPointError):
     """A loss or a weight became infinite or not a number."""
+
+
+def share_of(config: TrainConfig, batch: int) -> tuple[int, int]:
+    """(images of a step in this process, how many of them at a time).
+
+    Raises:
+        ValueError: The batch cannot be divided among processes or parts.
+    """
+    num_processes = dist.world_size()
+    if batch % num_processes:
+        raise ValueError(f"batch: got {batch} for {num_processes} processes, expected a multiple (--batch)")
+    share = batch // num_processes
+    at_a_time = min(config.batch_gpu or share, share)
+    if share % at_a_time:
+        raise ValueError(f"batch_gpu: got {at_a_time} of {share} images, expected a divisor (--batch-gpu)")
+    return share, at_a_time
+
+
+def check_batches(config: TrainConfig) -> None:
+    """Refuses batches that cannot be divided, at any level of detail, before anything starts; see `share_of`."""
+    for lod in range(config.generator.plan.doublings + 1):
+        share_of(config, batch_at(config, float(lod)))
 
 
 class Loop:
@@ -57,9 +85,7 @@ class Loop:
         on_snapshot: Called on rank 0 with (G_ema, cur_nimg) after each checkpoint.
         wandb_project: Project of Weights & Biases to log to; None for none.
         resumed: Whether the run directory holds earlier statistics.
-
-    Raises:
-        ValueError: The batch cannot be divided among processes or parts.
+        minutes: Time after which to stop as a signal would; None for no limit.
     """
 
     def __init__(
@@ -72,36 +98,25 @@ class Loop:
         wandb_project: str | None,
         *,
         resumed: bool,
+        minutes: float | None = None,
     ) -> None:
         self.state, self.dataset, self.run_dir, self.console = state, dataset, run_dir, console
         self.config, self.device = state.config, state.device
-        self.on_snapshot = on_snapshot
+        self.on_snapshot, self.minutes = on_snapshot, minutes
         self.rank, self.world_size = dist.rank(), dist.world_size()
         self.timer = PhaseTimer(self.device)
         self.phases = make_phases(self.config, Losses(self.config, state.G, state.D, state.pl_mean))
         nimg = state.counters.cur_nimg if resumed else None
         self.log = StatsLog(run_dir, nimg, wandb_project) if self.rank == 0 else None
         self.grid = files.SampleGrid(dataset, state.G, seed=self.config.seed, cond=self.config.cond)
-        for lod_batch in {batch_at(self.config, float(lod)) for lod in range(self.config.generator.plan.doublings)}:
-            self._share(lod_batch)  # refuse batches that cannot be split before anything starts
 
     # Data
-
-    def _share(self, batch: int) -> tuple[int, int]:
-        """(images of this process per step, images at a time)."""
-        if batch % self.world_size:
-            raise ValueError(f"batch: got {batch} for {self.world_size} processes, expected a multiple (--batch)")
-        share = batch // self.world_size
-        at_a_time = min(self.config.batch_gpu or share, share)
-        if share % at_a_time:
-            raise ValueError(f"batch_gpu: got {at_a_time} of {share} images, expected a divisor (--batch-gpu)")
-        return share, at_a_time
 
     def _load(self, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of every step's real images, from where the run is."""
         return batches(
             self.dataset,
-            batch_size=self._share(batch)[0],
+            batch_size=share_of(self.config, batch)[0],
             start=self.state.counters.cur_nimg,
             seed=self.config.seed,
             rank=self.rank,
@@ -116,11 +131,14 @@ class Loop:
         try:
             with Interrupts() as interrupts:
                 return self._run(interrupts)
-        except torch.OutOfMemoryError as error:
-            raise self._out_of_memory() from error
         except RuntimeError as error:
-            if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+            if any(phrase in str(error) for phrase in OUT_OF_MEMORY):
                 raise self._out_of_memory() from error
+            if "DataLoader worker" in str(error):
+                raise OSError(
+                    f"a process that reads pictures died ({str(error).splitlines()[0]}), perhaps for want of shared "
+                    f"memory; go on with {self._how_to_resume()} --workers 0"
+                ) from error
             raise
         finally:
             self.console.close()
@@ -135,13 +153,14 @@ class Loop:
             self.grid.save_fakes(state.G_ema, self.run_dir / "fakes_init.png", lod_at(self.config, 0))
         loader, loaded_batch = None, 0
         session_start = tick_start = time.perf_counter()
-        session_nimg, maintenance_sec, before_sec = counters.cur_nimg, 0.0, counters.train_sec
-        lod = lod_at(self.config, counters.cur_nimg)
+        session_nimg = timed_nimg = counters.cur_nimg
+        maintenance_sec, before_sec = 0.0, counters.train_sec
         while counters.cur_nimg < total_nimg:
             # One step.
-            previous_lod, lod = lod, lod_at(self.config, counters.cur_nimg)
-            if resets_optimizers(previous_lod, lod):
+            lod = lod_at(self.config, counters.cur_nimg)
+            if counters.lod is not None and resets_optimizers(counters.lod, lod):
                 state.reset_optimizers()
+            counters.lod = lod
             state.set_learning_rates(*learning_rates_at(self.config, lod))
             batch = batch_at(self.config, lod)
             if loader is None or batch != loaded_batch:
@@ -156,7 +175,8 @@ class Loop:
             self.console.progress(counters.cur_nimg, total_nimg, speed, "" if lod == 0 else f"lod {lod:.2f}")
 
             # Tick: a status line and statistics.
-            stopped = dist.any_rank(interrupts.signum is not None, self.device)
+            out_of_time = self.minutes is not None and now - session_start > self.minutes * 60
+            stopped = dist.any_rank(out_of_time or interrupts.signum is not None, self.device)
             done = counters.cur_nimg >= total_nimg
             tick_nimg = counters.cur_nimg - counters.tick_start_nimg
             ends_tick = done or counters.cur_tick == 0 or tick_nimg >= self.config.kimg_per_tick * 1000
@@ -165,21 +185,24 @@ class Loop:
                 snapshot = snapshot or counters.cur_tick % self.config.snapshot_ticks == 0
                 counters.cur_tick += 1
                 counters.tick_start_nimg = counters.cur_nimg
-                self._tick(lod, tick_nimg, now - tick_start, maintenance_sec)
-                tick_start = time.perf_counter()
+                self._tick(lod, counters.cur_nimg - timed_nimg, now - tick_start, maintenance_sec)
+                tick_start, timed_nimg, maintenance_sec = time.perf_counter(), counters.cur_nimg, 0.0
 
             # Snapshot: a checkpoint and pictures.
-            maintenance_sec = 0.0
-            if snapshot and self.rank == 0:
-                self._snapshot(lod)
-                maintenance_sec = time.perf_counter() - tick_start
-                tick_start = time.perf_counter()
-            if stopped:
-                signum = interrupts.signum or signal.SIGTERM
-                self.console.say(
-                    f"stopped by {signal.Signals(signum).name} after saving; to go on: {self._how_to_resume()}"
+            if snapshot:
+                snapshot_start = time.perf_counter()
+                state.collector.reduce()
+                if self.rank == 0:
+                    self._snapshot(lod, measure=not stopped)
+                maintenance_sec = time.perf_counter() - snapshot_start
+                tick_start += maintenance_sec
+            if stopped and not done:
+                signum = interrupts.signum
+                cause = (
+                    "the time limit" if out_of_time else signal.Signals(signum).name if signum else "another process"
                 )
-                return TrainResult(run_dir=self.run_dir, cur_nimg=counters.cur_nimg, signum=signum)
+                self.console.say(f"stopped by {cause} after saving; to go on: {self._how_to_resume()}")
+                return TrainResult(run_dir=self.run_dir, cur_nimg=counters.cur_nimg, complete=False, signum=signum)
         self.console.say(f"done: {counters.cur_nimg / 1000:g} kimg in {format_time(counters.train_sec)}")
         return TrainResult(run_dir=self.run_dir, cur_nimg=counters.cur_nimg)
 
@@ -199,7 +222,7 @@ class Loop:
         state.network("D" if phase.network == "G" else "G").requires_grad_(False)
         network, optimizer = state.network(phase.network).requires_grad_(True), state.optimizers[phase.network]
         optimizer.zero_grad(set_to_none=True)
-        share, at_a_time = self._share(batch)
+        share, at_a_time = share_of(self.config, batch)
         share = max(share // phase.shrink, 1)
         num_parts = -(-share // at_a_time)
         for part in range(num_parts):
@@ -220,6 +243,8 @@ class Loop:
             loss = phase.loss(Batch(real=real[rows], c=c, draws=draws, lod=lod), state.collector.report)
             loss = loss.sum() / share * phase.interval  # a lazy regulariser makes up for the steps it skips
             state.scaler.scale(loss).backward()
+        if phase.after is not None:
+            phase.after()
         dist.all_reduce_mean(p.grad for p in network.parameters() if p.grad is not None)
         state.scaler.step(optimizer)
         state.scaler.update()
@@ -260,7 +285,7 @@ class Loop:
             + (f" lod {lod:.2f}" if self.config.growing else "")
         )
 
-    def _snapshot(self, lod: float) -> None:
+    def _snapshot(self, lod: float, *, measure: bool) -> None:
         """Checkpoint, pictures, callback; the checkpoint first, since it is what must not be lost."""
         state = self.state
         kimg = state.counters.cur_nimg // 1000
@@ -276,9 +301,9 @@ class Loop:
                 f"{path}: could not be saved ({error}; {free:.0f} MB are free there); make room or keep fewer "
                 f"checkpoints (--keep), then go on with {self._how_to_resume()}"
             ) from error
-        files.prune(self.run_dir, self.config.keep)
+        files.prune(self.run_dir, self.config.keep, path)
         self.grid.save_fakes(state.G_ema, self.run_dir / f"fakes{kimg:06d}.png", lod)
-        if self.on_snapshot is not None:
+        if self.on_snapshot is not None and measure:  # not when asked to stop, since it may take long
             self.on_snapshot(state.G_ema, state.counters.cur_nimg)
 
     # Ways out
@@ -294,9 +319,11 @@ class Loop:
         )
 
     def _out_of_memory(self) -> MemoryError:
-        _, at_a_time = self._share(batch_at(self.config, lod_at(self.config, self.state.counters.cur_nimg)))
+        batch = batch_at(self.config, lod_at(self.config, self.state.counters.cur_nimg))
+        share, at_a_time = share_of(self.config, batch)
+        less = max((n for n in range(1, at_a_time // 2 + 1) if share % n == 0), default=None)
+        way_out = f"go on with {self._how_to_resume()} --batch-gpu {less}, or " if less else ""
         return MemoryError(
-            f"memory ran out with {at_a_time} images at a time; the last checkpoint in {self.run_dir} is intact: go "
-            f"on with {self._how_to_resume()} --batch-gpu {max(at_a_time // 2, 1)}, or start with smaller --cbase or "
-            "--cmax"
+            f"memory ran out with {at_a_time} images at a time; the last checkpoint in {self.run_dir} is intact: "
+            f"{way_out}start with smaller --cbase or --cmax"
         )

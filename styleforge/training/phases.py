@@ -49,6 +49,8 @@ class Phase:
     """The batch is smaller by this factor."""
     draws_images: bool = False
     """Whether the phase needs random images."""
+    after: Callable[[], None] | None = None
+    """Called once all parts of the batch have been seen: moves the running mean that the phase keeps."""
 
 
 class Losses:
@@ -63,30 +65,46 @@ class Losses:
 
     def __init__(self, config: TrainConfig, G: Generator, D: Discriminator, pl_mean: Tensor) -> None:
         self.config, self.G, self.D, self.pl_mean = config, G, D, pl_mean
+        self._seen: list[Tensor] = []  # what the parts of a batch leave for the running mean
 
-    def _ws(self, batch: Batch, update_w_avg: bool = False) -> Tensor:
+    def _ws(self, batch: Batch, keep_w: bool = False) -> Tensor:
         """Ws [N, L, W] with style mixing."""
         G, draws = self.G, batch.draws
         w = G.mapping.map(draws.z[0], batch.c)
-        if update_w_avg:
-            mean = w.detach().mean(0, keepdim=True)
-            dist.all_reduce_mean([mean])
-            G.mapping.update_w_avg(mean, self.config.w_avg_decay)
+        if keep_w:
+            self._seen.append(w.detach())
         ws = w[:, None].expand(-1, G.num_ws, -1)
+        if not ws.requires_grad and torch.is_grad_enabled():
+            ws = ws.detach().requires_grad_()  # without a mapping network nothing before ws has a gradient
         if self.config.style_mixing_prob <= 0:
             return ws
         other = G.mapping.map(draws.z[1], batch.c)[:, None]
         num_active = 2 * len(G.synthesis.active_blocks(batch.lod))
         return mix_styles(ws, other.expand_as(ws), draws, self.config.style_mixing_prob, num_active)
 
-    def _fake(self, batch: Batch, update_w_avg: bool = False) -> Tensor:
-        ws = self._ws(batch, update_w_avg)
+    def _fake(self, batch: Batch, keep_w: bool = False) -> Tensor:
+        ws = self._ws(batch, keep_w)
         img: Tensor = self.G.synthesis(ws, lod=batch.lod, noise=batch.draws.noise)
         return img
 
+    def _mean_seen(self) -> Tensor:
+        """Mean over the whole batch of all processes, so that neither their number nor that of the parts matters."""
+        mean = torch.cat(self._seen).mean(0)
+        self._seen.clear()
+        dist.all_reduce_mean([mean])
+        return mean
+
+    def update_w_avg(self) -> None:
+        """Moves the running mean of w."""
+        self.G.mapping.update_w_avg(self._mean_seen()[None], self.config.w_avg_decay)
+
+    def update_pl_mean(self) -> None:
+        """Moves the running mean of path lengths, the next batch's target."""
+        self.pl_mean.lerp_(self._mean_seen(), 1 - self.config.pl_decay)
+
     def generator_main(self, batch: Batch, report: Report) -> Tensor:
         """Non-saturating logistic loss."""
-        logits = self.D(self._fake(batch, update_w_avg=True), batch.c, lod=batch.lod)
+        logits = self.D(self._fake(batch, keep_w=True), batch.c, lod=batch.lod)
         loss = generator_loss(logits)
         report("Loss/scores/fake", logits)
         report("Loss/signs/fake", logits.sign())
@@ -94,14 +112,12 @@ class Losses:
         return loss
 
     def generator_path_length(self, batch: Batch, report: Report) -> Tensor:
-        """Path length regularisation, Eq. 4."""
+        """Path length regularisation, Eq. 4, towards the mean length of the batches before."""
         assert batch.draws.y is not None
         lengths = path_lengths(
             lambda ws: self.G.synthesis(ws, lod=batch.lod, noise=batch.draws.noise), self._ws(batch), batch.draws.y
         )
-        mean = lengths.detach().mean()
-        dist.all_reduce_mean([mean])
-        self.pl_mean.lerp_(mean, 1 - self.config.pl_decay)
+        self._seen.append(lengths.detach())
         penalty = path_length_penalty(lengths, self.pl_mean)
         loss = penalty * self.config.pl_weight
         report("Loss/pl_penalty", penalty)
@@ -148,7 +164,9 @@ class Losses:
 
 def make_phases(config: TrainConfig, losses: Losses) -> list[Phase]:
     """The phases of a step, in order: generator, its regulariser, discriminator, its regulariser."""
-    phases = [Phase(name="Gmain", network="G", interval=1, loss=losses.generator_main)]
+    phases = [
+        Phase(name="Gmain", network="G", interval=1, loss=losses.generator_main, after=losses.update_w_avg),
+    ]
     if config.pl_weight:
         phases.append(
             Phase(
@@ -158,6 +176,7 @@ def make_phases(config: TrainConfig, losses: Losses) -> list[Phase]:
                 loss=losses.generator_path_length,
                 shrink=config.pl_batch_shrink,
                 draws_images=True,
+                after=losses.update_pl_mean,
             )
         )
     if config.gamma and config.r1_interval == 0:

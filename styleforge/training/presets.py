@@ -23,6 +23,7 @@ def training_preset(
     c_dim: int = 0,
     device: str = "auto",
     num_processes: int = 1,
+    batch: int | None = None,
 ) -> TrainConfig:
     """The config of a training run.
 
@@ -34,6 +35,7 @@ def training_preset(
         c_dim: Length of a label; 0 for unconditional training.
         device: Where ``auto`` should suppose that training runs.
         num_processes: For how many processes ``auto`` picks the batch.
+        batch: Images per step; None takes the preset's. ``auto`` chooses gamma and the average's half-life for it.
 
     Returns:
         A config without data; its fields may be changed.
@@ -42,7 +44,7 @@ def training_preset(
         ValueError: An unknown name, or a size that the networks cannot make.
     """
     if name == "auto":
-        return _auto(resolution, img_channels, c_dim, device, num_processes)
+        return _auto(resolution, img_channels, c_dim, device, num_processes, batch)
     if name not in preset_names():
         raise ValueError(f"preset: got {name!r}, expected one of {', '.join(training_preset_names())} (--cfg)")
     generator, discriminator = network_preset(name, resolution, img_channels=img_channels, c_dim=c_dim)
@@ -53,6 +55,7 @@ def training_preset(
         generator=generator,
         discriminator=discriminator,
         cond=c_dim > 0,
+        batch=batch or 32,
         gamma=100.0 if letter == "e" else 10.0,
         r1_interval=0 if letter in "ab" else 16,
         pl_weight=0.0 if letter in "abc" else 2.0,
@@ -63,20 +66,20 @@ def training_preset(
 
 
 def _auto(
-    resolution: int | tuple[int, int], img_channels: int, c_dim: int, device: str, num_processes: int
+    resolution: int | tuple[int, int], img_channels: int, c_dim: int, device: str, num_processes: int, batch: int | None
 ) -> TrainConfig:
     """Config F's architecture at a width and batch that the device can carry."""
     generator, discriminator = network_preset("config-f", resolution, img_channels=img_channels, c_dim=c_dim)
     height, width = generator.size
     pixels = height * width
     if dist.pick_device(device).type == "cpu":
-        # Measured on 2 cores: about 50 images per second at 64², so that a night gives a usable model.
-        channel_base, channel_max, batch = 2048, 128, 16
+        channel_base, channel_max = 1024, 128  # about 50 images per second at 64² on 2 cores
+        batch = batch or 16 * num_processes
     else:
         # Small pictures need fewer channels; the batch fills a GPU of 16 GB, and needs 4 for its statistics.
         channel_base, channel_max = (32768 if pixels >= 512**2 else 16384), 512
-        batch = min(max(4096 // math.isqrt(pixels), 4), 32) * num_processes
-        batch = min(batch, max(64, 4 * num_processes))
+        per_process = min(max(4096 // math.isqrt(pixels), 4), 32, max(64 // num_processes, 4)) // 4 * 4
+        batch = batch or per_process * num_processes
     channel_base = max(channel_base, 8 * generator.plan.nominal[-1])
     return TrainConfig(
         name="auto",

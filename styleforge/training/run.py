@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from styleforge import dist
+from styleforge.allocator import keep_freed_memory
 from styleforge.checkpoint import Checkpoint
 from styleforge.data import ImageDataset
 from styleforge.training import run_dir as files
 from styleforge.training.config import TrainConfig
 from styleforge.training.console import Console
-from styleforge.training.loop import Loop, OnSnapshot, TrainResult
+from styleforge.training.loop import Loop, OnSnapshot, TrainResult, check_batches
 from styleforge.training.state import TrainState
 from styleforge.training.transfer import transfer
 
@@ -22,6 +25,7 @@ def train(
     *,
     init_from: Checkpoint | None = None,
     wandb_project: str | None = None,
+    minutes: float | None = None,
     quiet: bool = False,
 ) -> TrainResult:
     """Starts a training run in a new run directory.
@@ -31,10 +35,11 @@ def train(
         on_snapshot: Called on rank 0 with (G_ema, cur_nimg) after each checkpoint, for example to measure.
         init_from: A checkpoint whose weights are taken over where they fit (transfer learning).
         wandb_project: Project of Weights & Biases to log to; None for none.
+        minutes: Time after which to save and stop; None for no limit.
         quiet: Print nothing.
 
     Returns:
-        How it ended: complete, or stopped by a signal after saving.
+        How it ended: complete, or stopped by a signal or the time limit after saving.
 
     Raises:
         ValueError: The config does not fit the data or the machine.
@@ -42,8 +47,9 @@ def train(
         MemoryError: Memory ran out; the last checkpoint is intact.
         OSError: Something cannot be read or written, or (`styleforge.dist.LostRankError`) another process died.
     """
-    device = dist.pick_device(config.device)
+    device = _prepare_device(config)
     with dist.Group(device):
+        check_batches(config)
         dataset = open_dataset(config)
         state = TrainState(config, device)
         run_dir = Path()
@@ -53,7 +59,7 @@ def train(
         console.say(f"run directory {run_dir}")
         if init_from is not None:
             _transfer(state, init_from, console)
-        return Loop(state, dataset, run_dir, console, on_snapshot, wandb_project, resumed=False).run()
+        return Loop(state, dataset, run_dir, console, on_snapshot, wandb_project, resumed=False, minutes=minutes).run()
 
 
 def resume(
@@ -62,6 +68,7 @@ def resume(
     *,
     changes: dict[str, Any] | None = None,
     wandb_project: str | None = None,
+    minutes: float | None = None,
     quiet: bool = False,
 ) -> TrainResult:
     """Goes on with a run exactly where its newest good checkpoint is, in the same directory.
@@ -72,6 +79,7 @@ def resume(
         changes: Fields of the config that change, such as ``total_kimg``; without any, the run ends as it would have
             without the interruption.
         wandb_project: As in `train`.
+        minutes: As in `train`.
         quiet: Print nothing.
 
     Returns:
@@ -87,8 +95,9 @@ def resume(
     config = files.read_options(run_dir)
     if changes:
         config = TrainConfig.from_dict(config.to_dict() | changes)
-    device = dist.pick_device(config.device)
+    device = _prepare_device(config)
     with dist.Group(device):
+        check_batches(config)
         dataset = open_dataset(config)
         state = TrainState(config, device)
         console = Console(run_dir / "log.txt", quiet)
@@ -101,7 +110,15 @@ def resume(
             console.say("goes on from the start: the run has no checkpoint yet")
         if changes and dist.rank() == 0:
             files.write_options(config, run_dir)
-        return Loop(state, dataset, run_dir, console, on_snapshot, wandb_project, resumed=True).run()
+        return Loop(state, dataset, run_dir, console, on_snapshot, wandb_project, resumed=True, minutes=minutes).run()
+
+
+def _prepare_device(config: TrainConfig) -> torch.device:
+    """Picks the device, and on a CPU keeps freed memory, since steps take and free the same tensors."""
+    device = dist.pick_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
 
 
 def open_dataset(config: TrainConfig) -> ImageDataset:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from styleforge import checkpoint, images
-from styleforge.checkpoint import SUFFIX, Checkpoint, atomic_path
+from styleforge.checkpoint import SUFFIX, Checkpoint
 from styleforge.data import ImageDataset
+from styleforge.files import PART, atomic_path
 from styleforge.networks import Generator
 from styleforge.training.config import TrainConfig
 
@@ -38,7 +39,8 @@ def create(config: TrainConfig, num_processes: int) -> Path:
         f"batch{config.batch}",
         f"gamma{config.gamma:g}",
     ]
-    run_dir = outdir / "-".join(parts + ([config.desc] if config.desc else []))
+    name = "-".join(parts + ([config.desc] if config.desc else []))
+    run_dir = outdir / re.sub(r"[\\/:\s]+", "-", name)
     run_dir.mkdir()
     write_options(config, run_dir)
     return run_dir
@@ -62,9 +64,14 @@ def read_options(run_dir: Path) -> TrainConfig:
         raise FileNotFoundError(f"{run_dir}: there is no {OPTIONS}, expected a run directory of styleforge (--resume)")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no text
         raise ValueError(f"{path}: got text that is not JSON ({error}), expected training options") from error
-    return TrainConfig.from_dict(values)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: got a JSON {type(values).__name__}, expected an object of training options")
+    try:
+        return TrainConfig.from_dict(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def snapshots(run_dir: Path) -> list[Path]:
@@ -85,15 +92,24 @@ def last_good(run_dir: Path, say: Callable[[str], None]) -> tuple[Path, Checkpoi
         except ValueError as error:
             say(f"passed over: {error}")
     if paths:
-        raise ValueError(f"{run_dir}: all {len(paths)} checkpoints are damaged, expected a good one; start a new run")
+        raise ValueError(
+            f"{run_dir}: got {len(paths)} checkpoints that are all damaged, expected a good one; start a new run"
+        )
     return None
 
 
-def prune(run_dir: Path, keep: int) -> None:
-    """Removes all but the newest ``keep`` checkpoints; 0 keeps all. Also what a killed process left half-written."""
-    for path in snapshots(run_dir)[:-keep] if keep else []:
+def prune(run_dir: Path, keep: int, latest: Path) -> None:
+    """Removes all but the newest ``keep`` checkpoints, and what a killed process left half-written.
+
+    Args:
+        run_dir: The run directory.
+        keep: How many to keep; 0 keeps all.
+        latest: The checkpoint just written. Any beyond it are damaged ones that the run has passed over.
+    """
+    good = [path for path in snapshots(run_dir) if path <= latest]
+    for path in set(snapshots(run_dir)) - set(good[-keep:]):
         path.unlink(missing_ok=True)
-    for path in run_dir.glob(f".network-snapshot-*{SUFFIX}.*.part"):
+    for path in run_dir.glob(f".network-snapshot-*{PART}{SUFFIX}"):
         path.unlink(missing_ok=True)
 
 

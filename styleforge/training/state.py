@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from styleforge import checkpoint
+from styleforge import checkpoint, dist
 from styleforge.checkpoint import Checkpoint
 from styleforge.networks import Discriminator, Generator
 from styleforge.training.config import TrainConfig
@@ -34,6 +34,8 @@ class Counters:
     """Ticks ended."""
     tick_start_nimg: int = 0
     """``cur_nimg`` at the start of the current tick."""
+    lod: float | None = None
+    """Level of detail of the last step; None before the first."""
     train_sec: float = 0.0
     """Seconds of training over all sessions of the run."""
 
@@ -105,11 +107,17 @@ class TrainState:
             mean.copy_(latest)
 
     def first_broken(self) -> str | None:
-        """Name of the first parameter that is not finite; None if all are."""
-        for network, module in (("G", self.G), ("D", self.D)):
-            for name, parameter in module.named_parameters():
+        """Name of the first parameter that is not finite, or whose optimizer is not; None if all are.
+
+        A gradient beyond 1e19 overflows Adam's mean square, and the parameter would stand still for ever.
+        """
+        for network in NETWORKS:
+            for name, parameter in self.network(network).named_parameters():
                 if not bool(torch.isfinite(parameter).all()):
                     return f"{network}.{name}"
+                mean_square = self.optimizers[network].state.get(parameter, {}).get("exp_avg_sq")
+                if mean_square is not None and not bool(torch.isfinite(mean_square).all()):
+                    return f"the gradient of {network}.{name}"
         return None
 
     def save(self, path: Path) -> None:
@@ -119,7 +127,8 @@ class TrainState:
             for name, parameter in self.network(network).named_parameters():
                 for key, value in optimizer.state.get(parameter, {}).items():
                     training[f"optimizer.{network}.{name}.{key}"] = value
-        training |= {f"stats.{name}": moments for name, moments in self.collector.moments.items()}
+        num_processes = dist.world_size()  # which may be another when the run goes on
+        training |= {f"stats.{name}": moments * num_processes for name, moments in self.collector.moments.items()}
         counters = {name: getattr(self.counters, name) for name in Counters.__slots__}
         checkpoint.save(
             path,
@@ -135,10 +144,14 @@ class TrainState:
         """Takes over everything from a checkpoint that `save` has written.
 
         Raises:
-            ValueError: The checkpoint holds no training state.
+            ValueError: The checkpoint holds no training state, or that of other networks.
         """
         if source.G is None or source.D is None or source.G_ema is None or "pl_mean" not in source.training:
             raise ValueError("checkpoint: got one without training state, expected one of a run; use --init-from")
+        if (source.G.config, source.D.config) != (self.config.generator, self.config.discriminator):
+            raise ValueError(
+                "checkpoint: got other networks than the run's options, expected the same; use --init-from"
+            )
         for mine, theirs in ((self.G, source.G), (self.D, source.D), (self.G_ema, source.G_ema)):
             mine.load_state_dict(theirs.state_dict())
         self.pl_mean.copy_(source.training["pl_mean"])
@@ -154,7 +167,7 @@ class TrainState:
                 }
         prefix = "stats."
         self.collector.moments = {
-            name.removeprefix(prefix): value.to(self.device)
+            name.removeprefix(prefix): value.to(self.device) / dist.world_size()
             for name, value in source.training.items()
             if name.startswith(prefix)
         }
@@ -172,7 +185,8 @@ def compute_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | No
     """The float type of the features; None for float32."""
     names: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
     if config.precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if fast else None
     if config.precision == "fp16" and device.type != "cuda":
         raise ValueError(f"precision: got fp16 on {device.type}, expected fp32 or bf16 there (--precision)")
     return names[config.precision]

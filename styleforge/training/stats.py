@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from styleforge import dist
-from styleforge.checkpoint import atomic_path
+from styleforge.files import atomic_path
 
 
 class Collector:
@@ -33,12 +33,15 @@ class Collector:
         moments = torch.stack([values.new_tensor(values.numel()), values.sum(), values.square().sum()])
         self.moments[name] = self.moments[name] + moments if name in self.moments else moments
 
+    def reduce(self) -> None:
+        """Gives every rank the mean over all ranks. Every rank must call it."""
+        dist.all_reduce_mean(self.moments[name] for name in sorted(self.moments))
+
     def summary(self) -> dict[str, dict[str, float]]:
         """Name -> {num, mean, std} over all ranks; empties the collector. Every rank must call it."""
-        names = sorted(self.moments)
-        dist.all_reduce_mean([self.moments[name] for name in names])
+        self.reduce()
         result = {}
-        for name in names:
+        for name in sorted(self.moments):
             num, total, squares = self.moments[name].tolist()
             mean = total / num
             variance = max(squares / num - mean * mean, 0.0)

@@ -45,6 +45,7 @@ def test_noise_is_one_map_for_all_channels_times_a_strength_that_starts_at_0():
 
 
 def test_stylegan_has_one_noise_strength_per_feature_map():
+    assert AdaINLayer(config(style_block="instance"), 3, 1, (6, 8)).noise.strength.shape == (1, 1, 1)
     layer, x, w = AdaINLayer(config(style_block="instance"), 3, 4, (6, 8)), torch.randn(2, 3, 6, 8), torch.zeros(2, 5)
     assert layer.noise is layer.epilogue.noise and layer.noise.strength.numel() == 4
     torch.nn.init.zeros_(layer.weight)
@@ -91,6 +92,19 @@ def test_a_stylegan_layer_is_figure_2b(up, style_block):
     style = affine(end.norm.affine, w)
     expected = y * (style[:, :4, None, None] + 1) + style[:, 4:, None, None]
     torch.testing.assert_close(layer(x, w, "const"), expected)
+
+
+@pytest.mark.parametrize(("layer", "style_block"), [(ModulatedLayer, "demodulation"), (AdaINLayer, "instance")])
+def test_the_clamp_limits_what_the_activation_gives_and_the_gain_scales_both(layer, style_block):
+    x, w = torch.randn(2, 3, 8, 8), torch.randn(2, 5)
+    free = randomize(layer(config(style_block=style_block), 3, 4, (8, 8)))
+    clamped = layer(config(style_block=style_block, conv_clamp=0.5), 3, 4, (8, 8))
+    clamped.load_state_dict(free.state_dict())
+    if layer is ModulatedLayer:
+        assert free(x, w, "const").abs().max() > 1
+        torch.testing.assert_close(clamped(x, w, "const", gain=0.7), 0.7 * free(x, w, "const").clamp(-0.5, 0.5))
+    torch.testing.assert_close(free(x, w, "const", gain=0.7), 0.7 * free(x, w, "const"))
+    torch.testing.assert_close(clamped(x, w, "const", gain=0.7), 0.7 * clamped(x, w, "const"))
 
 
 def test_styles_start_at_scale_1():

@@ -42,6 +42,24 @@ def test_every_style_block_goes_with_every_architecture(style_block, architectur
         assert changed, layer
 
 
+def test_the_constant_starts_normal_in_stylegan2_and_as_ones_in_stylegan():
+    const = make(resolution=(40, 56), channel_base=4096, channel_max=512).b5x7.input.const
+    assert const.shape == (512, 5, 7)
+    assert const.mean().item() == pytest.approx(0, abs=0.03) and const.std().item() == pytest.approx(1, abs=0.03)
+    assert (make(style_block="instance").b4.input.const == 1).all()
+
+
+@pytest.mark.parametrize(("style_block", "gain"), [("demodulation", 1.0), ("instance", 2**0.5 / 4)])
+def test_the_traditional_input_is_the_first_w_through_a_dense_layer(style_block, gain):
+    network = make(style_block=style_block, input="latent")
+    ws = latents(network, 3)
+    inputs = []
+    network.b4.input.register_forward_hook(lambda _, __, x: inputs.append(x))
+    network(ws)
+    weight = network.b4.input.dense.weight  # [12 channels · 4 · 4, 8], drawn from N(0, 1)
+    torch.testing.assert_close(inputs[0], (ws[:, 0] @ weight.t() * gain / 8**0.5).reshape(3, 12, 4, 4))
+
+
 @pytest.mark.parametrize("style_block", ["demodulation", "instance", "pixel_instance"])
 def test_noise_modes(style_block):
     network = make(style_block=style_block)

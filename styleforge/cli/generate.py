@@ -1,0 +1,172 @@
+"""``styleforge generate``: pictures from seeds or from projected latents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from styleforge.cli.options import (
+    GroupedCommand,
+    GroupedOption,
+    PictureOptions,
+    Seeds,
+    picture_options,
+    progress_bar,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from styleforge.networks import Generator
+
+GRID_LIMIT = 1024
+"""From this many pictures on, a grid is made only when asked for: it must fit in memory, and in a viewer."""
+
+_model = partial(click.option, cls=GroupedOption, group="Model")
+_output = partial(click.option, cls=GroupedOption, group="Output")
+
+
+@click.command(
+    cls=GroupedCommand,
+    epilog="""\b
+Examples:
+  styleforge generate --network demo --seeds 0-35 --trunc 0.7 --outdir out
+  styleforge generate --network runs/00000-auto-photos-gpus1-batch16-gamma0.8 --seeds 0-35,40
+  styleforge generate --network animals.safetensors --seeds 0-7 --class all --no-npz
+  styleforge generate --network demo --projected-w out/latents.npz --outdir again""",
+)
+@picture_options
+@_model("--seeds", type=Seeds(), metavar="0-35,40", help="One picture each; the same z as in the official releases.")
+@_model(
+    "--projected-w",
+    "--projected_w",
+    metavar="FILE",
+    help="Instead of seeds: an npz with w or ws, from a projection or an earlier latents.npz.",
+)
+@_output("--outdir", default="out", show_default=True, metavar="DIR", help="Folder for the files, which are replaced.")
+@_output(
+    "--format",
+    "image_format",
+    type=click.Choice(["png", "jpg", "webp"]),
+    default="png",
+    show_default=True,
+    help="Of the single pictures.",
+)
+@_output("--grid/--no-grid", default=None, help=f"Write grid.png, too; by default for 2 to {GRID_LIMIT} pictures.")
+@_output("--columns", type=click.IntRange(min=1), help="Pictures per row of the grid; by default nearly a square.")
+@_output("--padding", type=click.IntRange(min=0), default=0, help="White pixels between the pictures of the grid.")
+@_output(
+    "--npz/--no-npz", default=True, show_default=True, help="Write latents.npz, too: seeds, z, ws, c of the seeds."
+)
+def generate(
+    options: PictureOptions,
+    seeds: list[int] | None,
+    projected_w: str | None,
+    outdir: str,
+    image_format: str,
+    grid: bool | None,
+    columns: int | None,
+    padding: int,
+    npz: bool,
+) -> None:
+    """Make pictures from a model: seed0000.png and so on, grid.png and latents.npz.
+
+    The same command makes the same files. --class takes a class, a label as numbers, or all: every class of every
+    seed.
+    """
+    import numpy as np
+    import torch
+
+    from styleforge import images
+    from styleforge.files import atomic_path
+
+    if (seeds is None) == (projected_w is None):
+        raise click.UsageError("expected one of --seeds and --projected-w, such as --seeds 0-35")
+    if projected_w is not None and (options.label is not None or options.truncation_psi != 1):
+        raise click.UsageError("--projected-w is already in w, expected neither --class nor --trunc with it")
+    G = options.load()
+    job = _from_file(G, options, projected_w) if projected_w is not None else _from_seeds(G, options, seeds or [])
+    count, folder = len(job.names), Path(outdir)
+    if grid is None:
+        grid = 2 <= count <= GRID_LIMIT
+    npz = npz and seeds is not None  # ws from a file lie there already, with whatever else it keeps
+
+    kept_ws, kept_images, done = [], [], 0
+    with progress_bar("Generating") as progress:
+        for ws, images_uint8 in job.batches:
+            for image in images_uint8:
+                images.save(image, folder / f"{job.names[done]}.{image_format}")
+                done += 1
+            progress(done, count)
+            if npz:
+                kept_ws.append(ws.cpu())
+            if grid:
+                kept_images.append(images_uint8)
+    written = [f"{count} picture{'s' if count > 1 else ''}"]
+    if grid:
+        sheet = images.grid(torch.cat(kept_images), columns or job.columns, padding)
+        images.save(sheet, folder / "grid.png")
+        written.append("grid.png")
+    if npz:
+        with atomic_path(folder / "latents.npz") as temporary:
+            np.savez(temporary, ws=torch.cat(kept_ws).numpy(), **job.latents)
+        written.append("latents.npz")
+    click.echo(f"Wrote {', '.join(written)} to {outdir}.")
+
+
+@dataclass(kw_only=True, slots=True)
+class _Job:
+    """What is to be made."""
+
+    names: list[str]
+    """The pictures' names, without endings."""
+    batches: Iterable[tuple[Tensor, Tensor]]
+    """(ws [n, L, W], images_uint8 [n, C, H, W]) each."""
+    latents: dict[str, Any] = field(default_factory=dict)
+    """Arrays that latents.npz keeps besides ws."""
+    columns: int | None = None
+    """Pictures per row of the grid; None for nearly a square."""
+
+
+def _from_seeds(G: Generator, options: PictureOptions, seeds: list[int]) -> _Job:
+    import numpy as np
+    import torch
+
+    from styleforge.latents import generate_images, parse_label, seed_to_z
+
+    c = parse_label(options.label, G.c_dim)
+    names, columns = [f"seed{seed:04d}" for seed in seeds], None
+    if c is not None and options.label == "all":
+        columns = G.c_dim
+        names = [f"{name}-class{k:02d}" for name in names for k in range(G.c_dim)]
+        c = c.repeat(len(seeds), 1)  # [N, C]: all classes of the first seed, then of the next
+        seeds = [seed for seed in seeds for _ in range(G.c_dim)]
+    latents = {"seeds": np.array(seeds), "z": torch.cat([seed_to_z(seed, G.z_dim) for seed in seeds]).numpy()}
+    if c is not None:
+        latents["c"] = c.expand(len(seeds), -1).numpy()
+    batches = generate_images(
+        G,
+        seeds,
+        c=c,
+        truncation_psi=options.truncation_psi,
+        truncation_cutoff=options.trunc_cutoff,
+        noise_mode=options.noise_mode,
+        lod=options.lod,
+        batch=options.batch,
+    )
+    pairs = ((ws, images_uint8) for _, ws, images_uint8 in batches)
+    return _Job(names=names, batches=pairs, latents=latents, columns=columns)
+
+
+def _from_file(G: Generator, options: PictureOptions, path: str) -> _Job:
+    from styleforge.latents import default_batch, load_ws, synthesize
+
+    ws = load_ws(path, G)
+    batch = options.batch or default_batch(G)
+    parts = synthesize(G, ws, noise_mode=options.noise_mode, lod=options.lod, batch=batch)
+    return _Job(names=[f"proj{i:02d}" for i in range(len(ws))], batches=zip(ws.split(batch), parts, strict=True))

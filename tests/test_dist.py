@@ -1,0 +1,116 @@
+import os
+import signal
+import time
+
+import pytest
+import torch
+from processes import run_ranks
+
+from styleforge import dist
+
+CPU = torch.device("cpu")
+
+
+def test_one_process_is_rank_0_of_1_and_reduces_nothing():
+    x = torch.tensor([1.0, 2.0])
+    with dist.Group(CPU):
+        assert (dist.rank(), dist.world_size()) == (0, 1)
+        dist.all_reduce_mean([x])
+        assert dist.any_rank(True, CPU)
+        assert not dist.any_rank(False, CPU)
+    assert x.tolist() == [1, 2]
+
+
+def means():
+    """Ranks hold different numbers, of several shapes and types, also not contiguous ones."""
+    with dist.Group(CPU):
+        r = dist.rank()
+        tensors = [
+            torch.tensor(float(r)),
+            torch.arange(6.0).reshape(2, 3).t() * (r + 1),
+            torch.tensor([1.0 + r], dtype=torch.float64),
+            torch.full((2, 2, 2, 2), 3.0 * r).to(memory_format=torch.channels_last),
+            torch.zeros(0),
+        ]
+        kept = list(tensors)
+        dist.all_reduce_mean(tensor for tensor in tensors)
+        assert all(tensor is other for tensor, other in zip(tensors, kept, strict=True))
+        flags = [dist.any_rank(flag, CPU) for flag in (r == 1, False, True)]
+        return dist.world_size(), r, [tensor.tolist() for tensor in tensors], flags
+
+
+def test_every_rank_gets_the_means_in_place():
+    for rank, (world_size, r, tensors, flags) in enumerate(run_ranks(means, 3)):
+        assert (world_size, r) == (3, rank)
+        assert tensors[0] == 1
+        assert tensors[1] == (torch.arange(6.0).reshape(2, 3).t() * 2).tolist()
+        assert tensors[2:] == [[2], torch.full((2, 2, 2, 2), 3.0).tolist(), []]
+        assert flags == [True, False, True]
+
+
+def groups_one_after_the_other():
+    sums = []
+    for _ in range(2):
+        with dist.Group(CPU):
+            x = torch.tensor(1.0 + dist.rank())
+            dist.all_reduce_mean([x])
+            sums.append(x.item())
+    return sums, dist.world_size()
+
+
+def test_a_group_ends_with_its_block():
+    assert run_ranks(groups_one_after_the_other, 2) == [([1.5, 1.5], 1)] * 2
+
+
+def killed():
+    with dist.Group(CPU):
+        dist.all_reduce_mean([torch.zeros(3)])
+        if dist.rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        dist.all_reduce_mean([torch.zeros(3)])
+
+
+def test_a_killed_rank_is_noticed_at_once_and_said():
+    lost, nothing = run_ranks(killed, 2, timeout=60)
+    assert nothing is None
+    assert isinstance(lost, dist.LostRankError)
+    assert isinstance(lost, OSError)  # which the command line shows as one sentence
+    assert "rank 0 of 2: another process died" in str(lost)
+    assert "\n" not in str(lost)
+
+
+def silent():
+    with dist.Group(CPU, timeout_sec=1):
+        dist.all_reduce_mean([torch.zeros(3)])
+        if dist.rank() == 1:
+            time.sleep(3)
+            return
+        dist.all_reduce_mean([torch.zeros(3)])
+
+
+def test_a_rank_that_does_not_answer_is_given_up_after_the_time_limit():
+    lost, _ = run_ranks(silent, 2)
+    assert isinstance(lost, dist.LostRankError)
+    assert "did not answer within its time limit" in str(lost)
+
+
+def test_the_processor_is_picked_by_its_name():
+    assert dist.pick_device("cpu") == CPU
+    if not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        assert dist.pick_device() == CPU
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "tpu", "", "gpu"])
+def test_a_device_that_is_not_here_is_said(name, refuses):
+    with refuses("device", repr(name), "--device"):
+        dist.pick_device(name)
+
+
+def test_every_local_rank_has_its_own_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    picked = []
+    for rank in range(3):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        picked.append(dist.pick_device("auto"))
+    assert [device.index for device in picked] == [0, 1, 0]

@@ -1,0 +1,41 @@
+import errno
+import stat
+
+import pytest
+
+from styleforge.files import atomic_path
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_full_disk_is_named_and_the_older_file_stays(tmp_path):
+    (tmp_path / "x.npz").write_bytes(b"old")
+    with pytest.raises(OSError, match=r"x\.npz: could not be written \(No space left"), atomic_path(tmp_path / "x.npz"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "x.npz") as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert (tmp_path / "x.npz").read_bytes() == b"old"
+    assert names_in(tmp_path) == ["x.npz"]
+
+
+def test_a_new_file_has_the_ending_of_its_target(tmp_path):
+    with atomic_path(tmp_path / "new" / "x.tar.gz") as temporary:
+        assert temporary.suffix == ".gz" and temporary.parent == tmp_path / "new"
+        temporary.write_bytes(b"new")
+    assert (tmp_path / "new" / "x.tar.gz").read_bytes() == b"new"
+
+
+def test_other_errors_pass_through_as_they_are(tmp_path):
+    with pytest.raises(ConnectionResetError, match="reset by peer"), atomic_path(tmp_path / "x"):
+        raise ConnectionResetError(errno.ECONNRESET, "reset by peer")
+    assert names_in(tmp_path) == []
+
+
+def test_the_file_is_for_whom_the_umask_says(tmp_path):
+    with atomic_path(tmp_path / "x") as temporary:
+        temporary.write_bytes(b"new")
+    (tmp_path / "y").write_bytes(b"new")
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == stat.S_IMODE((tmp_path / "y").stat().st_mode)

@@ -1,0 +1,143 @@
+import dataclasses
+import json
+from dataclasses import replace
+
+import pytest
+
+from styleforge.training import GrowingConfig, TrainConfig, training_preset, training_preset_names
+
+
+@pytest.fixture
+def config():
+    return training_preset("config-e", 16)
+
+
+@pytest.mark.parametrize("name", training_preset_names())
+@pytest.mark.parametrize("size", [64, (48, 64)])
+def test_every_preset_survives_json(name, size):
+    config = training_preset(name, size, img_channels=1, c_dim=5, device="cpu")
+    copy = TrainConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert copy == config
+    assert isinstance(copy.betas, tuple)
+    if copy.growing is not None:
+        assert all(isinstance(resolution, int) for resolution in copy.growing.lr_by_resolution)
+
+
+def test_every_field_survives_json(config):
+    """Each field is changed, so that none is forgotten on the way."""
+    other = training_preset("config-d", 32, c_dim=2)
+    values = {
+        "generator": other.generator,
+        "discriminator": other.discriminator,
+        "growing": GrowingConfig(
+            start_resolution=4, train_kimg=1.5, fade_kimg=2, lr_by_resolution={8: 0.1}, batch_factor_by_resolution={}
+        ),
+        "betas": (0.5, 0.9),
+        "precision": "bf16",
+        "subset": 7,
+        "batch_gpu": 3,
+        "ema_rampup": 0.25,
+    }
+    for field in dataclasses.fields(config):
+        old = getattr(config, field.name)
+        change = {str: f"{old}x", bool: not old if isinstance(old, bool) else None}.get(type(old))
+        if isinstance(old, int | float) and not isinstance(old, bool):
+            change = old / 2 if 0 < old < 1 else old + 1
+        values.setdefault(field.name, change)
+    changed = TrainConfig(**values)
+    assert all(getattr(changed, f.name) != getattr(config, f.name) for f in dataclasses.fields(config))
+    assert TrainConfig.from_dict(json.loads(json.dumps(changed.to_dict()))) == changed
+
+
+def test_the_dict_is_a_copy(config):
+    values = training_preset("config-d", 16).to_dict()
+    values["growing"]["lr_by_resolution"].clear()
+    assert training_preset("config-d", 16).growing.lr_by_resolution
+
+
+BAD = [
+    ("total_kimg", 0, "--kimg"),
+    ("batch", 0, "--batch"),
+    ("batch", -4, "--batch"),
+    ("batch_gpu", 0, "--batch-gpu"),
+    ("g_lr", 0, "--glr"),
+    ("d_lr", -1, "--dlr"),
+    ("eps", 0, "--eps"),
+    ("kimg_per_tick", 0, "--tick"),
+    ("snapshot_ticks", 0, "--snap"),
+    ("pl_batch_shrink", 0, "--pl-batch-shrink"),
+    ("gamma", -1, "--gamma"),
+    ("r1_interval", -1, "--r1-interval"),
+    ("pl_weight", -0.1, "--pl-weight"),
+    ("pl_interval", -1, "--pl-interval"),
+    ("pl_interval", 0, "--pl-interval"),
+    ("workers", -1, "--workers"),
+    ("keep", -1, "--keep"),
+    ("ema_kimg", -1, "--ema-kimg"),
+    ("seed", -1, "--seed"),
+    ("seed", 2**32, "--seed"),
+    ("precision", "fp8", "--precision"),
+    ("gamma", float("nan"), "--gamma"),
+    ("g_lr", float("nan"), "--glr"),
+    ("total_kimg", float("inf"), "--kimg"),
+    ("style_mixing_prob", 1.5, "--style-mixing-prob"),
+    ("betas", (0.0, 1.0), "--betas"),
+    ("subset", 0, "--subset"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "flag"), BAD)
+def test_a_value_out_of_range_is_refused_with_field_and_flag(config, refuses, field, value, flag):
+    with refuses(field, f"got {value!r}", f"({flag})"):
+        replace(config, **{field: value})
+
+
+def test_networks_must_fit_each_other(config, refuses):
+    for other in (training_preset("config-e", 32), training_preset("config-e", 16, img_channels=1)):
+        with refuses("generator, discriminator"):
+            replace(config, discriminator=other.discriminator)
+    with refuses("generator, discriminator"):
+        replace(config, discriminator=training_preset("config-e", 16, c_dim=2).discriminator)
+
+
+def test_a_growing_schedule_wants_networks_that_grow(config, refuses):
+    with refuses("growing"):
+        replace(config, growing=GrowingConfig())
+    with refuses("growing"):
+        replace(training_preset("config-a", 16), growing=None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("start_resolution", 2), ("start_resolution", 12), ("train_kimg", -1), ("fade_kimg", -1)]
+)
+def test_a_growing_schedule_out_of_range_is_refused(refuses, field, value):
+    with refuses(f"growing.{field}", f"got {value!r}"):
+        GrowingConfig(**{field: value})
+
+
+def test_a_growing_schedule_must_get_on(refuses):
+    with refuses("growing.train_kimg"):
+        GrowingConfig(train_kimg=0, fade_kimg=0)
+
+
+def test_options_of_another_version_are_refused_by_name(config, refuses):
+    values = config.to_dict()
+    with refuses("'later_field'"):
+        TrainConfig.from_dict(values | {"later_field": 1})
+    with refuses("'generator'"):
+        TrainConfig.from_dict({key: value for key, value in values.items() if key != "generator"})
+
+
+def test_options_damaged_by_hand_are_refused(config, refuses):
+    values = config.to_dict()
+    growing = training_preset("config-d", 16).to_dict()
+    for bad in (
+        values | {"batch": "32"},
+        values | {"betas": 0.9},
+        values | {"generator": None},
+        growing | {"growing": growing["growing"] | {"later_field": 1}},
+        growing | {"growing": growing["growing"] | {"lr_by_resolution": 0.1}},
+        growing | {"growing": 3},
+    ):
+        with refuses("training options"):
+            TrainConfig.from_dict(bad)
