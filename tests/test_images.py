@@ -62,11 +62,12 @@ def test_png_keeps_every_pixel_of_what_it_can_show(tmp_path, channels, mode):
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "L"), (3, "RGB"), (4, "RGB"), (7, "RGB")])
-def test_jpeg_drops_what_it_cannot_hold(tmp_path, channels, mode):
+def test_jpeg_shows_alpha_over_white_and_the_first_three_of_many_channels(tmp_path, channels, mode):
     images.save(torch.full((channels, 8, 8), 99, dtype=torch.uint8), tmp_path / "x.jpg")
+    alpha = 99 / 255 if channels in (2, 4) else 1
     with Image.open(tmp_path / "x.jpg") as picture:
         assert picture.mode == mode
-        assert np.abs(np.asarray(picture).astype(int) - 99).max() <= 2
+        assert np.abs(np.asarray(picture) - (99 * alpha + 255 * (1 - alpha))).max() <= 2
 
 
 def test_save_grid_writes_one_picture_of_all_images(tmp_path):
