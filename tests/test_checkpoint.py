@@ -163,7 +163,7 @@ def test_a_failed_move_leaves_the_old_file(tmp_path, good, monkeypatch):
 
     before = good.read_bytes()
     monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(PermissionError):
+    with pytest.raises(OSError, match="Permission denied"):
         save(good, G_ema=networks()[0])
     assert good.read_bytes() == before
     assert list(tmp_path.iterdir()) == [good]

@@ -1,0 +1,81 @@
+"""The commands of README.md, run in their order in an empty folder; what takes hours is made small."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from styleforge.checkpoint import BUNDLED
+from styleforge.cli.main import cli
+from styleforge.data.portraits import write_portraits
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# Command -> options that make it small. They are appended, and the last one counts.
+SMALL = {
+    "data demo": ["--num", "24"],
+    "train": ["--kimg", "0.03", "--workers", "0", "--cbase", "512", "--cmax", "8"],
+    "train --resume": ["--kimg", "0.05", "--workers", "0"],
+    "video": ["--w-frames", "2"],
+}
+MADE_BY_MAKE = {"make test", "make demo"}
+"""Run by CI itself, and by `tests/cli/test_demo.py`."""
+
+
+def blocks(language: str) -> list[str]:
+    return [text for kind, text in BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8")) if kind == language]
+
+
+def commands() -> list[str]:
+    lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def small(arguments: list[str]) -> list[str]:
+    """The arguments with what makes them small behind them."""
+    command = " ".join(arguments[:2]) if arguments[0] == "data" else arguments[0]
+    if command == "train" and "--resume" in arguments:
+        command = "train --resume"
+    return [*arguments, *SMALL.get(command, [])]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("readme")
+    write_portraits(folder / "photos", resolution=96, num=3)
+    return folder
+
+
+def test_every_command_runs(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    for command in commands():
+        if command in MADE_BY_MAKE:
+            continue
+        program, *arguments = shlex.split(command)
+        assert program == "styleforge", f"a command that no test runs: {command}"
+        result = CliRunner().invoke(cli, small(arguments))
+        assert result.exit_code == 0, f"{command}\n{result.output}\n{result.exception!r}"
+    assert len(list(Path("out").glob("seed*.png"))) == 36
+    assert Path("out/walk.gif").exists() and Path("photos_64.zip").exists()
+
+
+def test_every_piece_of_python_runs(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_every_link_to_a_file_leads_somewhere():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_the_bundled_model_is_small():
+    assert (BUNDLED / "demo.safetensors").stat().st_size < 5_000_000
