@@ -14,12 +14,15 @@ from styleforge.networks import DiscriminatorConfig, GeneratorConfig
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 _FLAGS = {
+    **{field: f"--{field}" for field in ("batch", "gamma", "keep", "precision", "seed", "subset", "workers")},
     "total_kimg": "--kimg",
+    "batch_gpu": "--batch-gpu",
     "g_lr": "--glr",
     "d_lr": "--dlr",
     "kimg_per_tick": "--tick",
     "snapshot_ticks": "--snap",
 }
+"""Flags that set a field; the other fields are set by ``--set``."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -168,7 +171,7 @@ class TrainConfig:
 
     def _require(self, field: str, holds: bool, expected: str) -> None:
         if not holds:
-            flag = _FLAGS.get(field, f"--{field.replace('_', '-')}")
+            flag = _FLAGS.get(field, f"--set {field}=…")
             raise ValueError(f"{field}: got {getattr(self, field)!r}, expected {expected} ({flag})")
 
     def to_dict(self) -> dict[str, Any]:

@@ -91,11 +91,6 @@ def log(run_dir):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_the_same_config_gives_the_same_run(tmp_path, uninterrupted, name):
-    assert_same_run(train(MAKERS[name](tmp_path), quiet=True).run_dir, uninterrupted(name))
-
-
-@pytest.mark.parametrize("name", MAKERS)
 def test_a_run_stopped_after_every_step_is_the_uninterrupted_one(tmp_path, uninterrupted, stop_each, name):
     """Also where resolution, batch and optimizers change, and in the midst of ticks."""
     stop_each(lambda steps: True)
@@ -234,7 +229,7 @@ def test_a_good_checkpoint_is_not_pruned_for_a_damaged_one(tmp_path, stop_each):
 def test_a_run_killed_at_random_moments_is_the_uninterrupted_one(tmp_path, uninterrupted, name, kills):
     config, moments = MAKERS[name](tmp_path), random.Random(kills)
     if kills > 3:  # room for so many
-        config = replace(config, total_kimg=4 * config.total_kimg)
+        config = replace(config, total_kimg=10 * config.total_kimg)
         expected = train(replace(config, outdir=str(tmp_path / "expected")), quiet=True).run_dir
     else:
         expected = uninterrupted(name)
@@ -244,7 +239,7 @@ def test_a_run_killed_at_random_moments_is_the_uninterrupted_one(tmp_path, unint
         process, _ = start(sessions.run_and_say_when, sender, config)
         sender.close()
         receiver.poll(60)
-        process.join(moments.uniform(0, 0.3))
+        process.join(moments.uniform(0, 0.2))
         process.kill()
         process.join()
         killed += process.exitcode == -signal.SIGKILL
@@ -338,7 +333,6 @@ def torchrun(config, function, *arguments):
     return [*command, str(program)]
 
 
-@pytest.mark.slow
 def test_torchrun_names_the_killed_rank_and_fails(tmp_path):
     config = tiny_config(tmp_path)
     command = torchrun(config, "kill_rank", 1, 8)

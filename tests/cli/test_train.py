@@ -1,0 +1,101 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from styleforge import checkpoint
+from styleforge.cli import main as main_module
+from styleforge.cli.main import cli
+from styleforge.data.portraits import write_portraits
+from styleforge.training.run_dir import snapshots
+
+TINY = ["--cbase=64", "--cmax=8", "--map-depth=1", "--batch=4", "--workers=0", "--device=cpu"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "portraits.zip"
+    write_portraits(path, resolution=16, num=12)
+    return path
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli, ["train", *map(str, arguments)])
+
+
+def dry_run(*arguments):
+    result = invoke(*arguments, "--dry-run")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def fails(monkeypatch, capsys, *arguments):
+    """Exit code and error text of the whole program."""
+    monkeypatch.setattr("sys.argv", ["styleforge", "train", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main_module.main()
+    return stop.value.code, capsys.readouterr().err
+
+
+def test_a_run_writes_what_its_directory_should_hold_and_goes_on(data, tmp_path):
+    result = invoke("--data", data, "--outdir", tmp_path, "--kimg=0.008", *TINY)
+    assert result.exit_code == 0, result.output
+    (run_dir,) = tmp_path.iterdir()
+    assert run_dir.name == "00000-auto-portraits-gpus1-batch4-gamma0.0128"
+    names = {path.name for path in run_dir.iterdir()}
+    assert {"reals.png", "fakes_init.png", "fakes000000.png", "stats.jsonl", "log.txt"} <= names
+    assert {"training_options.json", "network-snapshot-000000.safetensors"} <= names
+
+    assert invoke("--resume", run_dir, "--kimg=0.016").exit_code == 0
+    assert checkpoint.load(snapshots(run_dir)[-1]).info["counters"]["cur_nimg"] == 16
+
+
+def test_dry_run_writes_nothing_and_shows_what_flags_set(data, tmp_path):
+    config = dry_run("--data", data, "--outdir", tmp_path, "--cfg=config-f", "--gamma=3", "--cbase=128", "--mirror")
+    assert list(tmp_path.iterdir()) == []
+    assert (config["gamma"], config["mirror"], config["name"]) == (3, True, "config-f")
+    assert config["generator"]["channel_base"] == config["discriminator"]["channel_base"] == 128
+    assert config["generator"]["resolution"] == 16
+
+
+def test_set_reaches_every_field(data):
+    config = dry_run("--data", data, "--set=pl_weight=0", "--set=generator.style_block=pixel_instance", "--fp32")
+    assert (config["pl_weight"], config["generator"]["style_block"]) == (0, "pixel_instance")
+    assert config["precision"] == "fp32"
+
+
+def test_auto_chooses_gamma_and_average_for_the_batch(data):
+    config = dry_run("--data", data, "--batch=32")
+    assert config["gamma"] == pytest.approx(0.0002 * 16 * 16 / 32)
+    assert config["ema_kimg"] == pytest.approx(10)
+
+
+def test_transfer_lists_what_it_took(data, tmp_path):
+    assert invoke("--data", data, "--outdir", tmp_path, "--kimg=0.004", *TINY).exit_code == 0
+    (first,) = tmp_path.iterdir()
+    result = invoke("--data", data, "--outdir", tmp_path, "--kimg=0.004", "--init-from", first, *TINY)
+    assert result.exit_code == 0 and "tensors copied" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ([], "--data nor --resume"),
+        (["--data", "nowhere.zip"], "nowhere.zip"),
+        (["--data", "{data}", "--cfg", "config-z"], "config-z"),
+        (["--data", "{data}", "--cond"], "--cond"),
+        (["--data", "{data}", "--kimg", "-1"], "--kimg"),
+        (["--data", "{data}", "--batch", "6", "--batch-gpu", "4", "--cbase", "64"], "--batch-gpu"),
+        (["--data", "{data}", "--set", "nonsense=1"], "--set"),
+        (["--data", "{data}", "--device", "abacus"], "abacus"),
+        (["--resume", "{tmp}"], "run directory"),
+        (["--resume", "{tmp}", "--gamma", "3"], "--gamma"),
+        (["--data", "{data}", "--init-from", "nowhere.safetensors"], "nowhere.safetensors"),
+    ],
+)
+def test_a_mistake_is_one_sentence(data, tmp_path, monkeypatch, capsys, arguments, part):
+    filled = [argument.format(data=data, tmp=tmp_path) for argument in arguments]
+    out = [] if "--resume" in filled else ["--outdir", tmp_path / "runs"]
+    code, text = fails(monkeypatch, capsys, *filled, *out)
+    assert code in (1, 2) and part in text
+    assert "Traceback" not in text
