@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,9 +41,18 @@ def _sources(network: nn.Module) -> Sources:
     return {name: (_official_name(name), lambda x: x) for name in network.state_dict()}
 
 
-def _split_filters(state: Mapping[str, Tensor], what: str) -> tuple[dict[str, Tensor], bool]:
-    """Takes the FIR filters out of a state: (the rest, whether they blur)."""
+def _split_filters(
+    state: Mapping[str, Tensor], filtering: Sequence[str], blocks: Sequence[str], what: str
+) -> tuple[dict[str, Tensor], bool]:
+    """Takes the FIR filters out of a state: one in each block of ``filtering``, one in each convolution of ``blocks``.
+
+    States without any filter are taken too, as some tools drop buffers: (the rest, whether the filters blur).
+    """
     rest = {name: tensor for name, tensor in state.items() if not name.endswith("resample_filter")}
+    if len(rest) < len(state):
+        layers = [f"{block}.{layer}" for block in blocks for layer in ("conv", "conv0", "conv1", "skip", "fromrgb")]
+        for owner in [*filtering, *(layer for layer in layers if f"{layer}.weight" in state)]:
+            take(state, f"{owner}.resample_filter", what)
     blur = None
     for name in state.keys() - rest.keys():
         matches = [f for f in ((1, 3, 3, 1), (1, 1)) if _is_filter(state[name], f)]
@@ -66,7 +75,8 @@ def _generator(state: dict[str, Tensor]) -> Generator:
     what = "official generator"
     sides = block_sides(state, r"synthesis\.b(\d+)\.", what)
     blocks = [f"synthesis.b{side}" for side in sides]
-    state, blur = _split_filters(state, what)
+    architecture = infer_architecture(state, [f"{block}.torgb." for block in blocks[:-1]], ".skip.")
+    state, blur = _split_filters(state, blocks, blocks, what)
     channels = [take(state, f"{block}.conv1.bias", what, 1).shape[0] for block in blocks]
     channel_base, channel_max = infer_channels(channels, what)
     w_dim = take(state, f"{blocks[0]}.conv1.affine.weight", what, 2).shape[1]
@@ -84,7 +94,7 @@ def _generator(state: dict[str, Tensor]) -> Generator:
         w_dim=w_dim,
         mapping_layers=mapping_layers,
         mapping_features=None if features == w_dim else features,
-        architecture=infer_architecture(state, [f"{block}.torgb." for block in blocks[:-1]], ".skip."),
+        architecture=architecture,
         channel_base=channel_base,
         channel_max=channel_max,
         blur=blur,
@@ -98,7 +108,8 @@ def _discriminator(state: dict[str, Tensor], mbstd_group: int) -> Discriminator:
     what = "official discriminator"
     sides = block_sides(state, r"b(\d+)\.", what)
     blocks = [f"b{side}" for side in sides]
-    state, blur = _split_filters(state, what)
+    architecture = infer_architecture(state, [f"{block}.fromrgb." for block in blocks[:-1]], ".skip.")
+    state, blur = _split_filters(state, blocks[1:], blocks, what)
     channels = [take(state, f"{blocks[0]}.conv.bias", what, 1).shape[0]]
     channels += [take(state, f"{block}.conv0.bias", what, 1).shape[0] for block in blocks[1:]]
     channel_base, channel_max = infer_channels(channels, what)
@@ -107,7 +118,7 @@ def _discriminator(state: dict[str, Tensor], mbstd_group: int) -> Discriminator:
         resolution=sides[-1],
         img_channels=take(state, f"{blocks[-1]}.fromrgb.weight", what, 4).shape[1],
         c_dim=0 if embed is None else embed.shape[1],
-        architecture=infer_architecture(state, [f"{block}.fromrgb." for block in blocks[:-1]], ".skip."),
+        architecture=architecture,
         channel_base=channel_base,
         channel_max=channel_max,
         blur=blur,

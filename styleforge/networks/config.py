@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
@@ -23,14 +24,16 @@ def check_choice(owner: str, field: str, value: object, literal: object) -> None
     """Raises a ValueError unless ``value`` is one of a Literal's values."""
     choices = get_args(literal)
     if value not in choices:
-        raise ValueError(f"{owner}.{field}: got {value!r}, expected one of {', '.join(map(str, choices))}")
+        raise ValueError(
+            f"{owner}.{field}: got {value!r}, expected one of {', '.join(map(str, choices))}; choose one of these"
+        )
 
 
 def check_range(owner: str, field: str, value: object, low: int, high: int | None = None) -> None:
     """Raises a ValueError unless ``value`` is a whole number from ``low`` to ``high``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
         limit = f"from {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{owner}.{field}: got {value!r}, expected a whole number {limit}")
+        raise ValueError(f"{owner}.{field}: got {value!r}, expected a whole number {limit}; change the field")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,6 +65,10 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
+        for field in dataclasses.fields(self):  # numpy's whole numbers become Python's, which JSON knows
+            value = getattr(self, field.name)
+            if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+                setattr(self, field.name, int(value))
         height, width = size_plan(self.resolution).sizes[-1]
         self.resolution = height if height == width else (height, width)
         check_range(owner, "img_channels", self.img_channels, 1, 16)

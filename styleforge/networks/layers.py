@@ -23,13 +23,9 @@ Activation = Literal["linear", "lrelu"]
 
 
 def equalized_gains(convention: Convention, activation: Activation) -> tuple[float, float]:
-    """Where the variance-keeping gain of an activation sits: (factor on the weights, factor on the bias).
-
-    Linear and leaky ReLU pass a positive factor through, f(g·x) = g·f(x), so that StyleGAN2's gain after the
-    activation is taken before it, on weights, bias and noise, where it costs nothing.
-    """
+    """Where the variance-keeping gain of an activation sits: (factor on the weights, factor after the activation)."""
     gain = SQRT2 if activation == "lrelu" else 1.0
-    return gain, (1.0 if convention == "stylegan" else gain)
+    return (gain, 1.0) if convention == "stylegan" else (1.0, gain)
 
 
 def resample_filters(convention: Convention, blur: bool) -> tuple[Tensor, Tensor | None]:
@@ -73,15 +69,15 @@ class FullyConnected(nn.Module):
         self.activation = activation
         self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
         self.bias = nn.Parameter(torch.full((out_features,), bias_init / lr_multiplier)) if bias else None
-        gain, bias_gain = equalized_gains(convention, activation)
+        gain, self.act_gain = equalized_gains(convention, activation)
         self.weight_gain = gain * weight_gain * lr_multiplier / math.sqrt(in_features)
-        self.bias_gain = bias_gain * lr_multiplier
+        self.bias_gain = lr_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, I] -> [N, O]."""
         weight = (self.weight * self.weight_gain).to(x.dtype)
         bias = None if self.bias is None else (self.bias * self.bias_gain).to(x.dtype)
-        return bias_act(F.linear(x, weight, bias), act=self.activation, gain=1)
+        return bias_act(F.linear(x, weight, bias), act=self.activation, gain=self.act_gain)
 
 
 class Conv2d(nn.Module):
@@ -121,7 +117,7 @@ class Conv2d(nn.Module):
         self.activation, self.up, self.down, self.clamp = activation, up, down, clamp
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        gain, self.bias_gain = equalized_gains(convention, activation)
+        gain, self.act_gain = equalized_gains(convention, activation)
         self.weight_gain = gain / math.sqrt(in_channels * kernel_size**2)
         f, f_blur = resample_filters(convention, blur) if up > 1 or down > 1 else (None, None)
         self.register_buffer("f", f, persistent=False)
@@ -131,13 +127,14 @@ class Conv2d(nn.Module):
         """[N, I, H, W] -> [N, O, H·up/down, W·up/down], multiplied by ``gain``."""
         if self.f_blur is not None and self.down > 1:
             x = filter2d(x, self.f_blur)
-        weight = (self.weight * (self.weight_gain * gain)).to(x.dtype)
-        bias = None if self.bias is None else (self.bias * (self.bias_gain * gain)).to(x.dtype)
+        weight = (self.weight * self.weight_gain).to(x.dtype)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
         if self.f_blur is not None and self.up > 1:
             x = filter2d(conv2d_resample(x, weight, f=self.f, up=self.up), self.f_blur)
-            return bias_act(x, bias, act=self.activation, gain=1, clamp=scaled(self.clamp, gain))
-        x = conv2d_resample(x, weight, bias, f=self.f, up=self.up, down=self.down)  # [N, O, H·up/down, W·up/down]
-        return bias_act(x, act=self.activation, gain=1, clamp=scaled(self.clamp, gain))
+            x = x if bias is None else x + bias[:, None, None]
+        else:
+            x = conv2d_resample(x, weight, bias, f=self.f, up=self.up, down=self.down)  # [N, O, H·up/down, W·up/down]
+        return bias_act(x, act=self.activation, gain=self.act_gain * gain, clamp=scaled(self.clamp, gain))
 
 
 def scaled(clamp: float | None, gain: float) -> float | None:

@@ -108,7 +108,7 @@ class MappingNetwork(DenseStack):
         Raises:
             ValueError: z or c have another shape.
         """
-        require_shape("z", z, [None, self.config.z_dim], f"this network's z_dim is {self.config.z_dim}")
+        require_shape("z", z, [None, self.config.z_dim], "draw z with torch.randn(N, G.z_dim)")
         c = require_labels(c, len(z), self.config.c_dim)
         w: Tensor = super().forward(self.embed_inputs(z, c))
         return w
@@ -134,6 +134,8 @@ class MappingNetwork(DenseStack):
         if truncation_psi == 1:
             return ws
         cutoff = ws.shape[1] if truncation_cutoff is None else truncation_cutoff
+        if cutoff < 0:
+            raise ValueError(f"truncation_cutoff: got {cutoff}, expected 0 or more layers; None truncates all")
         truncated = torch.lerp(self.w_avg.to(ws.dtype).expand_as(ws), ws, truncation_psi)
         return torch.cat([truncated[:, :cutoff], ws[:, cutoff:]], dim=1)
 

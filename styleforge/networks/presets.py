@@ -34,7 +34,9 @@ def network_preset(
         ValueError: An unknown name, or a size that the networks cannot make.
     """
     if name not in preset_names():
-        raise ValueError(f"network preset: got {name!r}, expected one of {', '.join(preset_names())} (--cfg)")
+        raise ValueError(
+            f"network preset: got {name!r}, expected one of {', '.join(preset_names())}; choose one of these (--cfg)"
+        )
     letter = name.split("-")[1]
     stylegan, progressive = letter == "a", letter in "abcd"
     g_architecture, d_architecture = ("orig", "orig") if progressive else ("skip", "resnet")

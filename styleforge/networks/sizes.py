@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 
 MAX_BASE = 8
@@ -93,9 +94,10 @@ def size_plan(resolution: int | tuple[int, int]) -> SizePlan:
         ValueError: No size, or no base grid of at most 8×8 doubled at least once; names the nearest legal sizes.
     """
     sides = tuple(resolution) if isinstance(resolution, tuple | list) else (resolution, resolution)
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise ValueError(f"resolution: got {resolution!r}, expected a side or (height, width) in whole pixels")
-    height, width = sides
+    whole = [isinstance(side, numbers.Integral) and not isinstance(side, bool) and side > 0 for side in sides]
+    if whole != [True, True]:
+        raise ValueError(f"resolution: got {resolution!r}, expected a side or (height, width) in whole pixels, as 256")
+    height, width = map(int, sides)
     plan = _plan(height, width)
     if plan is None:
         near = ", ".join(format_size(size) for size in nearest_legal_sizes(height, width))

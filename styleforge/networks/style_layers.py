@@ -42,14 +42,13 @@ class NoiseInput(nn.Module):
         self.register_buffer("const", torch.randn(size))
         self.strength = nn.Parameter(torch.zeros(() if channels is None else (channels, 1, 1)))
 
-    def forward(self, like: Tensor, noise_mode: str, noise: Tensor | None = None, gain: float = 1.0) -> Tensor | None:
+    def forward(self, like: Tensor, noise_mode: str, noise: Tensor | None = None) -> Tensor | None:
         """The noise to add to features.
 
         Args:
             like: Any tensor [N, …] of the features' batch, device and float type.
             noise_mode: ``random``, ``const`` or ``none``.
             noise: A noise map [N or 1, 1, H, W], in place of the mode.
-            gain: Factor on the result.
 
         Returns:
             [N or 1, 1 or C, H, W], or None for no noise.
@@ -61,7 +60,7 @@ class NoiseInput(nn.Module):
                 noise = self.const[None, None]
             else:
                 noise = torch.randn([len(like), 1, *self.const.shape], dtype=like.dtype, device=like.device)
-        return noise.to(like.dtype) * (self.strength * gain).to(like.dtype)
+        return noise.to(like.dtype) * self.strength.to(like.dtype)
 
 
 class ModulatedLayer(nn.Module):
@@ -95,7 +94,6 @@ class ModulatedLayer(nn.Module):
     ) -> Tensor:
         """X [N, I, H/up, W/up], w [N, W] -> [N, O, H, W]."""
         styles = w.new_ones(x.shape[:2]) if self.affine is None else self.affine(w)  # [N, I]
-        total = SQRT2 * gain  # leaky ReLU's gain, taken before it: see `equalized_gains`
         x = modulated_conv2d(
             x,
             self.weight * self.weight_gain,
@@ -103,10 +101,9 @@ class ModulatedLayer(nn.Module):
             demodulate=self.demodulate,
             up=self.up,
             resample_filter=self.f,
-            gain=total,
-            noise=None if self.noise is None else self.noise(x, noise_mode, noise, total),
+            noise=None if self.noise is None else self.noise(x, noise_mode, noise),
         )  # [N, O, H, W]
-        return bias_act(x, (self.bias * total).to(x.dtype), act="lrelu", gain=1, clamp=scaled(self.clamp, gain))
+        return bias_act(x, self.bias.to(x.dtype), act="lrelu", gain=SQRT2 * gain, clamp=scaled(self.clamp, gain))
 
 
 class ToRGB(nn.Module):

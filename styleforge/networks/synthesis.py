@@ -175,7 +175,9 @@ class SynthesisNetwork(nn.Module):
         config = self.config
         require_shape("ws", ws, [None, config.num_ws, config.w_dim], "G.mapping makes ws that fit")
         if noise_mode not in NOISE_MODES:
-            raise ValueError(f"noise_mode: got {noise_mode!r}, expected one of {', '.join(NOISE_MODES)}")
+            raise ValueError(
+                f"noise_mode: got {noise_mode!r}, expected one of {', '.join(NOISE_MODES)}; choose one of these"
+            )
         halvings, fade = split_lod(lod, config.plan.doublings, config.progressive)
         blocks = self.active_blocks(lod)
         maps = self._assign_noise(noise, lod)

@@ -37,7 +37,6 @@ def modulated_conv2d(
     demodulate: bool = True,
     up: int = 1,
     resample_filter: Tensor | None = None,
-    gain: float = 1.0,
     noise: Tensor | None = None,
     eps: float = 1e-8,
     impl: ModulatedImpl = "factored",
@@ -51,7 +50,6 @@ def modulated_conv2d(
         demodulate: Whether to apply Eq. 3.
         up: Factor of enlargement.
         resample_filter: Low-pass filter [f, f] of sum 1, needed when ``up`` is above 1.
-        gain: Factor on the convolution's result.
         noise: [N or 1, 1, H·up, W·up], added to the result; None for none.
         eps: The epsilon of Eq. 3.
         impl: ``grouped`` makes the weights of each sample and convolves them in one grouped convolution
@@ -75,8 +73,8 @@ def modulated_conv2d(
         styles = styles / styles.abs().amax(1, keepdim=True).clamp(min=eps)
     if impl == "factored":
         # Eq. 3 is taken in the precision of weights and styles; only the features may be in a lower one.
-        scale = demodulation_coefficients(weight, styles, eps) * gain if demodulate else None
-        x = x * (styles if demodulate else styles * gain).to(x.dtype)[:, :, None, None]
+        scale = demodulation_coefficients(weight, styles, eps) if demodulate else None
+        x = x * styles.to(x.dtype)[:, :, None, None]
         x = conv2d_resample(x, weight.to(x.dtype), f=resample_filter, up=up)  # [N, O, H·up, W·up]
         if scale is None:
             return x if noise is None else x + noise
@@ -86,7 +84,7 @@ def modulated_conv2d(
         kernel = weight * styles[:, None, :, None, None]  # [N, O, I, k, k]  Eq. 1
         if demodulate:
             kernel = kernel * (kernel.square().sum([2, 3, 4], keepdim=True) + eps).rsqrt()  # Eq. 3
-        kernel = (kernel * gain).to(x.dtype).reshape(N * O, I, k, k)
+        kernel = kernel.to(x.dtype).reshape(N * O, I, k, k)
         x = x.reshape(1, N * I, H, W)  # one grouped convolution does the work of N separate ones
         x = conv2d_resample(x, kernel, f=resample_filter, up=up, groups=N)
         x = x.reshape(N, O, H * up, W * up)

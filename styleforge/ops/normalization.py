@@ -88,8 +88,13 @@ def minibatch_stddev(x: Tensor, group_size: int = 4, num_channels: int = 1, eps:
 
     Returns:
         [N, C + F, H, W].
+
+    Raises:
+        ValueError: The batch is empty.
     """
     N, C, H, W = x.shape
+    if N == 0:
+        raise ValueError("x: got an empty batch, expected at least one sample to take statistics of")
     G = next(size for size in range(min(group_size, N), 0, -1) if N % size == 0)
     F = num_channels
     y = x.to(_accumulation_dtype(x)).reshape(G, N // G, F, C // F, H, W)

@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import json
 
+import numpy as np
 import pytest
 
 from styleforge.networks import DiscriminatorConfig, GeneratorConfig, network_preset, preset_names
@@ -153,3 +154,12 @@ def test_unreadable_json_is_refused(refuses):
         GeneratorConfig.from_json("{")
     with refuses("list"):
         GeneratorConfig.from_json("[1]")
+
+
+def test_numpy_integers_are_taken_as_whole_numbers():
+    config = GeneratorConfig(
+        resolution=(np.int64(16), np.int32(32)), img_channels=np.int64(4), channel_base=np.int64(64)
+    )
+    assert (config.resolution, config.img_channels) == ((16, 32), 4)
+    assert GeneratorConfig.from_json(config.to_json()) == config
+    assert GeneratorConfig(resolution=np.int64(16)).to_json() == GeneratorConfig(resolution=16).to_json()

@@ -180,7 +180,7 @@ def test_two_generators_of_one_seed_are_equal():
 
 def test_a_wrong_latent_is_refused(refuses):
     G = Generator(GeneratorConfig(**TINY))
-    with refuses("z", "[2, 512]", "8]", "z_dim is 8"):
+    with refuses("z", "[2, 512]", "8]", "G.z_dim"):
         G(torch.zeros(2, 512))
     with refuses("'fix'", "const"):
         G(torch.zeros(2, 8), noise_mode="fix")

@@ -139,7 +139,7 @@ def test_embedded_labels_of_a_discriminator_start_normalised():
 def test_bad_inputs_are_refused(refuses):
     free, conditional = make(), make(c_dim=5)
     z, c = torch.zeros(2, 6), torch.zeros(2, 5)
-    with refuses("z", "[2, 7]", "6]", "z_dim is 6"):
+    with refuses("z", "[2, 7]", "6]", "G.z_dim"):
         free(torch.zeros(2, 7))
     with refuses("z", "[6]"):
         free(torch.zeros(6))

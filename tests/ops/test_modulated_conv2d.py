@@ -53,15 +53,14 @@ def test_both_implementations_are_one_function(demodulate, up, k):
 
 
 @pytest.mark.parametrize(("impl", "demodulate", "up", "k"), CASES)
-def test_the_gain_scales_the_result_before_the_noise(impl, demodulate, up, k):
+def test_noise_is_added_to_the_result(impl, demodulate, up, k):
     x, weight, styles = torch.randn(3, 4, 5, 6), torch.randn(2, 4, k, k), torch.randn(3, 4)
     options = {"demodulate": demodulate, "up": up, "resample_filter": F_1331, "impl": impl}
     y = modulated_conv2d(x, weight, styles, **options)
     for num in (1, 3):
         noise = torch.randn(num, 1, 5 * up, 6 * up)
-        z = modulated_conv2d(x, weight, styles, gain=1.7, noise=noise, **options)
-        torch.testing.assert_close(z, 1.7 * y + noise, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(modulated_conv2d(x, weight, styles, gain=-2, **options), -2 * y, rtol=1e-4, atol=1e-4)
+        z = modulated_conv2d(x, weight, styles, noise=noise, **options)
+        torch.testing.assert_close(z, y + noise, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("impl", "demodulate", "up", "k"), CASES)
@@ -73,7 +72,7 @@ def test_is_twice_differentiable(impl, demodulate, up, k):
 
     def function(x, weight, styles, noise):
         options = {"demodulate": demodulate, "up": up, "resample_filter": F_1331, "impl": impl}
-        return modulated_conv2d(x, weight, styles, gain=1.4, noise=noise, **options)
+        return modulated_conv2d(x, weight, styles, noise=noise, **options)
 
     assert gradcheck(function, (x, weight, styles, noise))
     assert gradgradcheck(function, (x, weight, styles, noise), atol=1e-4)
