@@ -16,8 +16,8 @@ class Interrupts:
         self._before: dict[signal.Signals, Any] = {}
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum is not None:
-            raise KeyboardInterrupt  # the second time is meant at once
+        if signum == self.signum == signal.SIGINT:
+            raise KeyboardInterrupt  # Ctrl-C twice is meant at once; launchers may send SIGTERM after it or again
         self.signum = signum
 
     def __enter__(self) -> Interrupts:

@@ -103,6 +103,7 @@ class Loop:
         self.state, self.dataset, self.run_dir, self.console = state, dataset, run_dir, console
         self.config, self.device = state.config, state.device
         self.on_snapshot, self.minutes = on_snapshot, minutes
+        self.start_time = time.perf_counter()
         self.rank, self.world_size = dist.rank(), dist.world_size()
         self.timer = PhaseTimer(self.device)
         self.phases = make_phases(self.config, Losses(self.config, state.G, state.D, state.pl_mean))
@@ -152,7 +153,7 @@ class Loop:
             self.grid.save_reals(self.run_dir / "reals.png")
             self.grid.save_fakes(state.G_ema, self.run_dir / "fakes_init.png", lod_at(self.config, 0))
         loader, loaded_batch = None, 0
-        session_start = tick_start = time.perf_counter()
+        session_start = tick_start = self.start_time = time.perf_counter()
         session_nimg = timed_nimg = counters.cur_nimg
         maintenance_sec, before_sec = 0.0, counters.train_sec
         while counters.cur_nimg < total_nimg:
@@ -277,6 +278,8 @@ class Loop:
         if self.log is not None:
             self.log.write(stats, counters.cur_nimg)
         left = (self.config.total_kimg - counters.cur_nimg / 1000) * sec_per_kimg
+        if self.minutes is not None:
+            left = min(left, max(self.minutes * 60 - (time.perf_counter() - self.start_time), 0.0))
         self.console.say(
             f"tick {counters.cur_tick - 1:<5d} kimg {counters.cur_nimg / 1000:<9.1f} "
             f"time {format_time(counters.train_sec):<12s} left {format_time(left):<12s} sec/tick {tick_sec:<7.1f} "

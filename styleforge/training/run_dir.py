@@ -109,7 +109,7 @@ def prune(run_dir: Path, keep: int, latest: Path) -> None:
     good = [path for path in snapshots(run_dir) if path <= latest]
     for path in set(snapshots(run_dir)) - set(good[-keep:]):
         path.unlink(missing_ok=True)
-    for path in run_dir.glob(f".network-snapshot-*{PART}{SUFFIX}"):
+    for path in run_dir.glob(f".*{PART}*"):
         path.unlink(missing_ok=True)
 
 

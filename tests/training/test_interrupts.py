@@ -15,10 +15,17 @@ def test_a_signal_is_noted_and_does_not_stop_the_program(number):
         assert interrupts.signum == number
 
 
-def test_the_second_signal_stops_at_once():
+def test_ctrl_c_twice_stops_at_once():
     with pytest.raises(KeyboardInterrupt), Interrupts():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
+
+
+def test_a_launcher_may_send_sigterm_after_ctrl_c_and_again():
+    with Interrupts() as interrupts:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+            signal.raise_signal(number)
+        assert interrupts.signum == signal.SIGTERM
 
 
 def test_handlers_are_put_back():

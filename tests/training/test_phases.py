@@ -191,3 +191,11 @@ def test_reports_have_the_field_s_names(scene):
         scene.loss(name)
         assert set(scene.reports) == expected
         assert all(values.numel() == 8 for values in scene.reports.values())
+
+
+def test_path_lengths_need_no_mapping_network(tmp_path):
+    """Without mapping layers w is the normalised z, which has no gradient of its own."""
+    config = tiny_config(tmp_path, style_mixing_prob=0.5)
+    scene = Scene(replace(config, generator=replace(config.generator, mapping_layers=0)))
+    scene.loss("Greg").sum().backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in scene.G.synthesis.parameters())

@@ -9,6 +9,7 @@ from PIL import Image
 
 from styleforge import checkpoint
 from styleforge.data import ImageDataset
+from styleforge.files import atomic_path
 from styleforge.networks import Generator
 from styleforge.training import run_dir as files
 
@@ -124,10 +125,11 @@ def test_prune_never_takes_the_latest_for_a_damaged_one_from_before_the_resume(r
 
 def test_prune_removes_what_a_killed_process_left_half_written(run_dir, config):
     latest = save(run_dir, 4, config)
-    part = run_dir / ".network-snapshot-000004.abc123.part.safetensors"
-    part.touch()
+    writing = [atomic_path(target) for target in (latest, run_dir / "fakes000004.png", run_dir / "stats.jsonl")]
+    parts = [write.__enter__() for write in writing]  # and never comes to its end
     files.prune(run_dir, 0, latest)
-    assert not part.exists()
+    assert not any(part.exists() for part in parts)
+    assert sorted(path.name for path in run_dir.iterdir()) == [latest.name, "training_options.json"]
 
 
 def test_free_space_is_that_of_the_disk(run_dir):
