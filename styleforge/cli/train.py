@@ -166,7 +166,8 @@ def build_config(flags: dict[str, Any]) -> TrainConfig:
         batch=flags["batch"],
     )
     values = config.to_dict() | {"data": flags["data"], "cond": flags["cond"]}
-    values |= {field: flags[flag] for flag, field in _FIELDS.items() if flags[flag] not in (None, False)}
+    given = {flag: flags[flag] for flag in _FIELDS if flags[flag] is not None and flags[flag] is not False}
+    values |= {_FIELDS[flag]: value for flag, value in given.items()}
     for flag, field in (("cbase", "channel_base"), ("cmax", "channel_max")):
         if flags[flag] is not None:
             values["generator"][field] = values["discriminator"][field] = flags[flag]

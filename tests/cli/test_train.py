@@ -58,6 +58,11 @@ def test_dry_run_writes_nothing_and_shows_what_flags_set(data, tmp_path):
     assert config["generator"]["resolution"] == 16
 
 
+def test_zero_is_a_value(data):
+    config = dry_run("--data", data, "--workers=0", "--keep=0", "--gamma=0")
+    assert (config["workers"], config["keep"], config["gamma"]) == (0, 0, 0)
+
+
 def test_set_reaches_every_field(data):
     config = dry_run("--data", data, "--set=pl_weight=0", "--set=generator.style_block=pixel_instance", "--fp32")
     assert (config["pl_weight"], config["generator"]["style_block"]) == (0, "pixel_instance")
