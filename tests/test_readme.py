@@ -66,8 +66,10 @@ def test_every_command_runs(workplace, monkeypatch):
 
 def test_every_piece_of_python_runs(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
+    names: dict[str, object] = {}
     for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["img"].shape == (4, 3, 64, 64)  # as the comment there says
 
 
 def test_every_link_to_a_file_leads_somewhere():
