@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    ["files", "dist", "allocator", "ops"],
+    ["files", "downloads", "plots", "dist", "allocator", "ops"],
     ["images", "networks"],
     ["losses", "augment", "checkpoint", "data", "features", "latents", "video"],
     ["training", "metrics", "inversion", "convert"],

@@ -14,6 +14,7 @@ from styleforge import __version__
 VERBS: dict[str, tuple[str, str]] = {
     "data": ("styleforge.cli.data:data", "Pack, check and draw datasets."),
     "train": ("styleforge.cli.train:train", "Train a generator on a dataset, or go on with a run."),
+    "curves": ("styleforge.cli.curves:curves", "Draw the curves of training runs."),
     "generate": ("styleforge.cli.generate:generate", "Make pictures from seeds or projected latents."),
     "mix": ("styleforge.cli.mix:mix", "Make a matrix of pictures that mix the styles of two seeds."),
     "video": ("styleforge.cli.video:video", "Make an animation that loops through seeds or projected latents."),

@@ -162,3 +162,22 @@ def _start_wandb(project: str, run_dir: Path) -> Any:
             "--wandb: Weights & Biases is not installed; run pip install wandb, or leave it out"
         ) from error
     return wandb.init(project=project, name=run_dir.name, dir=str(run_dir), resume="allow")
+
+
+def read_stats(run_dir: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's ``stats.jsonl``, in order; a last one that a crash cut off is left out.
+
+    Raises:
+        ValueError: There is no complete line.
+        OSError: There is no such file.
+    """
+    path = Path(run_dir) / "stats.jsonl"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file, expected a run directory of styleforge train")
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if _nimg_of(line) < float("inf"):
+            lines.append(json.loads(line))
+    if not lines:
+        raise ValueError(f"{path}: got no complete line, expected one per tick; let the run reach its first tick")
+    return lines
