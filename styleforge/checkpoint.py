@@ -8,11 +8,8 @@ written beside their target and then moved over it, so that a broken one never t
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
-import os
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from styleforge.downloads import cache_dir, fetch
 from styleforge.files import atomic_path
 from styleforge.networks import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 
@@ -46,6 +44,20 @@ class Checkpoint:
     """Tensors of the training state (optimizers and so on); empty unless training goes on from here."""
     info: dict[str, Any] = field(default_factory=dict)
     """Facts about the file as JSON objects: counters, what made it, licence notes, metrics."""
+    source: str = ""
+    """What it was loaded from."""
+
+    @property
+    def generator(self) -> Generator:
+        """The generator that makes pictures: the averaged one, or the other where there is none. Its weights are fixed.
+
+        Raises:
+            ValueError: There is none.
+        """
+        G = self.G_ema or self.G
+        if G is None:
+            raise ValueError(f"{self.source}: got a checkpoint without a generator, expected one with G_ema or G")
+        return G.requires_grad_(False)
 
 
 def save(
@@ -112,7 +124,7 @@ def load(source: str | Path) -> Checkpoint:
     """Reads a checkpoint and checks it against its digest.
 
     Args:
-        source: A file, a URL (kept in the cache, see `cache_dir`), or the name of a bundled model (``demo``).
+        source: A file, a URL (fetched once, see `styleforge.downloads`), or the name of a bundled model (``demo``).
 
     Returns:
         Its networks in float32 on the CPU, and its config.
@@ -145,7 +157,7 @@ def load(source: str | Path) -> Checkpoint:
             "take another copy or an earlier snapshot"
         )
     try:
-        return _assemble(json.loads(metadata["header"]), tensors)
+        return _assemble(json.loads(metadata["header"]), tensors, str(source))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(
             f"{source}: got networks that do not fit their configs ({' '.join(str(error).split())[:200]}), expected "
@@ -153,7 +165,7 @@ def load(source: str | Path) -> Checkpoint:
         ) from error
 
 
-def _assemble(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoint:
+def _assemble(header: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str) -> Checkpoint:
     """Builds the networks that a header describes and deals their tensors out to them."""
     parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -171,7 +183,8 @@ def _assemble(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Check
             )
             network.load_state_dict({key: tensor.float() for key, tensor in parts[name].items()})
             networks[name] = network.eval()
-    return Checkpoint(config=header["config"], info=header["info"], training=parts.get("training", {}), **networks)
+    training = parts.get("training", {})
+    return Checkpoint(config=header["config"], info=header["info"], training=training, source=source, **networks)
 
 
 def load_generator(source: str | Path) -> Generator:
@@ -184,17 +197,7 @@ def load_generator(source: str | Path) -> Generator:
         ValueError: The file is damaged, of another kind, or has no generator.
         OSError: There is no such file, or it cannot be read or fetched.
     """
-    checkpoint = load(source)
-    G = checkpoint.G_ema or checkpoint.G
-    if G is None:
-        raise ValueError(f"{source}: got a checkpoint without a generator, expected one with G_ema or G")
-    return G.requires_grad_(False)
-
-
-def cache_dir() -> Path:
-    """Where fetched files are kept: $STYLEFORGE_CACHE, or ``styleforge`` in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "styleforge"
-    return Path(os.environ.get("STYLEFORGE_CACHE", default))
+    return load(source).generator
 
 
 def resolve(source: str | Path) -> Path:
@@ -205,7 +208,8 @@ def resolve(source: str | Path) -> Path:
     """
     text = str(source)
     if urllib.parse.urlparse(text).scheme in ("http", "https"):
-        return _fetch(text)
+        name = Path(urllib.parse.urlparse(text).path).name or "checkpoint"
+        return fetch(text, cache_dir() / "downloads" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}-{name}")
     path = Path(source)
     if path.is_dir():
         snapshots = sorted(path.glob(f"network-snapshot-*{SUFFIX}"))
@@ -219,25 +223,3 @@ def resolve(source: str | Path) -> Path:
         return BUNDLED / f"{text}{SUFFIX}"
     names = f", or one of the bundled models {', '.join(bundled)}" if bundled else ""
     raise FileNotFoundError(f"{source}: there is no such file, expected a checkpoint's path or URL{names}")
-
-
-def _fetch(url: str) -> Path:
-    """Downloads a file once; later calls find it in the cache."""
-    name = Path(urllib.parse.urlparse(url).path).name or "checkpoint"
-    target = cache_dir() / "downloads" / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
-    if not target.exists():
-        try:
-            with (
-                atomic_path(target) as temporary,
-                urllib.request.urlopen(url, timeout=60) as reply,
-                temporary.open("wb") as file,
-            ):
-                while block := reply.read(1 << 20):
-                    file.write(block)
-                length = reply.headers.get("Content-Length")
-                if length is not None and file.tell() != int(length):
-                    raise ConnectionError(f"the connection broke off after {file.tell()} of {length} bytes")
-        except (OSError, http.client.HTTPException) as error:
-            reason = " ".join(str(error).split())
-            raise OSError(f"{url}: could not be fetched ({reason}); download it by hand and give its path") from error
-    return target

@@ -5,10 +5,13 @@ With one process every function here does nothing, so that callers need not ask.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import Any
 
 import torch
 import torch.distributed
@@ -71,10 +74,17 @@ class Group:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             if self.device.type == "cuda":
                 torch.cuda.set_device(self.device)
-            torch.distributed.init_process_group(
-                "nccl" if self.device.type == "cuda" else "gloo",
-                timeout=datetime.timedelta(seconds=self.timeout_sec),
-            )
+            try:
+                torch.distributed.init_process_group(
+                    "nccl" if self.device.type == "cuda" else "gloo",
+                    timeout=datetime.timedelta(seconds=self.timeout_sec),
+                )
+            except RuntimeError as error:
+                raise LostRankError(
+                    f"the processes did not find each other within {self.timeout_sec:g} s "
+                    f"({str(error).splitlines()[0][:200]}); start them with torchrun, and let every machine reach "
+                    "MASTER_ADDR and MASTER_PORT"
+                ) from error
         return self
 
     def __exit__(
@@ -120,14 +130,56 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     return bool(value.item())
 
 
+def broadcast(x: Tensor, source: int, device: torch.device) -> Tensor:
+    """One rank's tensor on every rank, on the CPU.
+
+    Args:
+        x: A tensor of the same shape and dtype on every rank; what it holds matters on the source alone.
+        source: The rank that it comes from.
+        device: Where this process computes.
+
+    Raises:
+        LostRankError: Another process died or did not answer in time.
+    """
+    if world_size() == 1:
+        return x
+    x = x.to(device)
+    with _naming_the_lost():
+        torch.distributed.broadcast(x, source)
+    return x.cpu()
+
+
+def broadcast_object(x: Any) -> Any:
+    """Rank 0's number, text, list or dict of such, as JSON would hold it, on every rank.
+
+    Raises:
+        LostRankError: Another process died or did not answer in time.
+    """
+    if world_size() == 1:
+        return x
+    device = torch.device("cuda") if torch.distributed.get_backend() == "nccl" else torch.device("cpu")
+    text = json.dumps(x).encode() if rank() == 0 else b""
+    size = int(broadcast(torch.tensor(len(text)), 0, device))
+    data = torch.zeros(size, dtype=torch.uint8)
+    if rank() == 0:
+        data = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    return json.loads(bytes(broadcast(data, 0, device).numpy()))
+
+
 def barrier(device: torch.device) -> None:
     """Waits until every rank is here."""
     any_rank(False, device)
 
 
 def _reduce(x: Tensor, op: torch.distributed.ReduceOp.RedOpType) -> None:
-    try:
+    with _naming_the_lost():
         torch.distributed.all_reduce(x, op)
+
+
+@contextlib.contextmanager
+def _naming_the_lost() -> Iterator[None]:
+    try:
+        yield
     except RuntimeError as error:
         raise LostRankError(
             f"rank {rank()} of {world_size()}: another process died or did not answer within its time limit "

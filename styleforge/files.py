@@ -1,13 +1,15 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and logs that grow line by line."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 PART = ".part"
 """In the names of files that are being written: ``.<stem>.<random>.part<ending>``, beside their target."""
@@ -17,6 +19,20 @@ _DISK_ERRORS = {
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "EIO", "ENOTDIR", "EISDIR", "EEXIST")
     if hasattr(errno, name)
 }
+
+
+def append_line(path: str | Path, values: Mapping[str, Any]) -> None:
+    """Appends one JSON object as a line to a file, which is made with its folder if it is missing.
+
+    Raises:
+        OSError: The file could not be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

@@ -44,6 +44,37 @@ def from_uint8(images_uint8: Tensor, dtype: torch.dtype = torch.float32) -> Tens
     return images_uint8.to(dtype) / 127.5 - 1
 
 
+def rgb_view(img: Tensor) -> Tensor:
+    """Shows pictures as RGB: gray is repeated, alpha lets white through, RGB stays.
+
+    Networks that measure pictures see them so.
+
+    Args:
+        img: [N, C, H, W], uint8, or float in [-1, 1]; C is 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA). Floats
+            outside the range, alpha too, are continued linearly, so that gradients never vanish.
+
+    Returns:
+        [N, 3, H, W] of the same type; differentiable for floats.
+
+    Raises:
+        ValueError: More channels.
+    """
+    channels = img.shape[1]
+    if not 1 <= channels <= 4:
+        raise ValueError(
+            f"images: got {channels} channels, expected 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA); choose those "
+            "that are to be seen"
+        )
+    if channels in (2, 4):
+        img, alpha = img[:, :-1], img[:, -1:]
+        if img.is_floating_point():
+            img = 1 + (img - 1) * ((alpha + 1) / 2)
+        else:
+            alpha = alpha.int()
+            img = ((img * alpha + 255 * (255 - alpha) + 127) // 255).to(torch.uint8)
+    return img.expand(-1, 3, -1, -1)
+
+
 def to_pil(image_uint8: Tensor) -> Image.Image:
     """Turns one picture into a Pillow image.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from styleforge.files import atomic_path
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 COLOURS = ("#2f6db5", "#d1603d", "#3f9b62", "#8a5bb0", "#b8912c", "#4fa3ad", "#c2577f", "#6b6b6b")
 """Of the curves in one plot, in this order."""
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,

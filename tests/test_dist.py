@@ -1,10 +1,11 @@
 import os
+import pickle
 import signal
 import time
 
 import pytest
 import torch
-from processes import run_ranks
+from processes import free_port, run_ranks, start
 
 from styleforge import dist
 
@@ -92,6 +93,21 @@ def test_a_rank_that_does_not_answer_is_given_up_after_the_time_limit():
     lost, _ = run_ranks(silent, 2)
     assert isinstance(lost, dist.LostRankError)
     assert "did not answer within its time limit" in str(lost)
+
+
+def alone():
+    with dist.Group(CPU, timeout_sec=1):
+        pass
+
+
+def test_processes_that_do_not_find_each_other_are_said():
+    process, receiver = start(alone, rank=1, world_size=2, port=free_port())
+    assert receiver.poll(60)
+    lost = pickle.loads(receiver.recv_bytes())
+    process.join()
+    assert isinstance(lost, dist.LostRankError)
+    assert "did not find each other" in str(lost) and "torchrun" in str(lost)
+    assert "\n" not in str(lost)
 
 
 def test_the_processor_is_picked_by_its_name():

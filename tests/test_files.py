@@ -1,9 +1,10 @@
 import errno
+import json
 import stat
 
 import pytest
 
-from styleforge.files import atomic_path
+from styleforge.files import append_line, atomic_path
 
 
 def names_in(folder):
@@ -39,3 +40,13 @@ def test_the_file_is_for_whom_the_umask_says(tmp_path):
         temporary.write_bytes(b"new")
     (tmp_path / "y").write_bytes(b"new")
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == stat.S_IMODE((tmp_path / "y").stat().st_mode)
+
+
+def test_lines_are_appended_to_a_file_in_a_new_folder(tmp_path):
+    path = tmp_path / "new" / "a.jsonl"
+    for i in range(2):
+        append_line(path, {"i": i, "name": "é"})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"i": 0, "name": "é"},
+        {"i": 1, "name": "é"},
+    ]

@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    ["files", "downloads", "plots", "dist", "allocator", "ops"],
-    ["images", "networks"],
+    ["files", "clock", "dist", "allocator", "ops"],
+    ["images", "plots", "downloads", "networks"],
     ["losses", "augment", "checkpoint", "data", "features", "latents", "video"],
     ["training", "metrics", "inversion", "convert"],
     ["analysis"],

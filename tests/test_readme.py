@@ -16,11 +16,15 @@ from styleforge.data.portraits import write_portraits
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
+_QUICK = ["--metrics", "fid0.02k,pr0.02k3", "--extractor", "random-vgg"]
 # Command -> options that make it small. They are appended, and the last one counts.
 SMALL = {
     "data demo": ["--num", "24"],
-    "train": ["--kimg", "0.03", "--workers", "0", "--cbase", "512", "--cmax", "8"],
+    "train": [*_QUICK, "--kimg", "0.03", "--workers", "0", "--cbase", "512", "--cmax", "8"],
     "train --resume": ["--kimg", "0.05", "--workers", "0"],
+    "evaluate": _QUICK,
+    "evaluate --per-image-ppl": ["--per-image-ppl", "10"],
+    "compare": _QUICK,
     "video": ["--w-frames", "2"],
 }
 MADE_BY_MAKE = {"make test", "make demo"}
@@ -39,8 +43,9 @@ def commands() -> list[str]:
 def small(arguments: list[str]) -> list[str]:
     """The arguments with what makes them small behind them."""
     command = " ".join(arguments[:2]) if arguments[0] == "data" else arguments[0]
-    if command == "train" and "--resume" in arguments:
-        command = "train --resume"
+    for mode in ("--resume", "--per-image-ppl"):
+        if mode in arguments:
+            command = f"{command} {mode}"
     return [*arguments, *SMALL.get(command, [])]
 
 
@@ -53,6 +58,7 @@ def workplace(tmp_path_factory):
 
 def test_every_command_runs(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
+    monkeypatch.setenv("STYLEFORGE_CACHE", str(workplace / "cache"))
     for command in commands():
         if command in MADE_BY_MAKE:
             continue

@@ -36,6 +36,7 @@ _output = partial(click.option, cls=GroupedOption, group="Output")
     epilog="""\b
 Examples:
   styleforge generate --network demo --seeds 0-35 --trunc 0.7 --outdir out
+  styleforge generate --network demo --seeds 0-35 --compress 0.5 --outdir compressed
   styleforge generate --network runs/00000-auto-photos-gpus1-batch16-gamma0.8 --seeds 0-35,40
   styleforge generate --network animals.safetensors --seeds 0-7 --class all --no-npz
   styleforge generate --network demo --projected-w out/latents.npz --outdir again""",
@@ -155,6 +156,7 @@ def _from_seeds(G: Generator, options: PictureOptions, seeds: list[int]) -> _Job
         c=c,
         truncation_psi=options.truncation_psi,
         truncation_cutoff=options.trunc_cutoff,
+        transform=options.ws_transform(G),
         noise_mode=options.noise_mode,
         lod=options.lod,
         batch=options.batch,
@@ -166,7 +168,7 @@ def _from_seeds(G: Generator, options: PictureOptions, seeds: list[int]) -> _Job
 def _from_file(G: Generator, options: PictureOptions, path: str) -> _Job:
     from styleforge.latents import default_batch, load_ws, synthesize
 
-    ws = load_ws(path, G)
+    ws = options.ws_transform(G)(load_ws(path, G))
     batch = options.batch or default_batch(G)
     parts = synthesize(G, ws, noise_mode=options.noise_mode, lod=options.lod, batch=batch)
     return _Job(names=[f"proj{i:02d}" for i in range(len(ws))], batches=zip(ws.split(batch), parts, strict=True))

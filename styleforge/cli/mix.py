@@ -60,6 +60,7 @@ def mix(options: PictureOptions, row_seeds: list[int], col_seeds: list[int], sty
     ws = generate_ws(
         G, seeds, c=c, truncation_psi=options.truncation_psi, truncation_cutoff=options.trunc_cutoff
     )  # [R + K, L, W]
+    ws = options.ws_transform(G)(ws)  # each layer on its own, so that it could follow the mixing as well
     row_ws, col_ws = ws.split([len(row_seeds), len(col_seeds)])
     mixed = mix_matrix(row_ws, col_ws, layers)  # [R, K, L, W]
     cells = torch.cat([col_ws, torch.cat([row_ws[:, None], mixed], dim=1).flatten(0, 1)])

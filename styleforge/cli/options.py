@@ -114,6 +114,13 @@ _PICTURE_OPTIONS = (
     ),
     _style("--trunc-cutoff", type=click.IntRange(min=0), help="Truncate this many layers only, from the first."),
     _style(
+        "--compress",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="TAU",
+        help="Draw in only what is rare, such as artifacts (Wulff & Torralba, Eq. 6); lower draws in more, 0.5 to 2 "
+        "are usual. Follows --trunc.",
+    ),
+    _style(
         "--class", "label", metavar="CLASS", help="Class of a conditional network, or its label as numbers 0.5,0,1."
     ),
     _style(
@@ -139,6 +146,8 @@ class PictureOptions:
     """Truncation of w."""
     trunc_cutoff: int | None
     """Number of layers that are truncated."""
+    compress: float | None
+    """Threshold tau of the compression of w."""
     label: str | None
     """The label as text; see `latents.parse_label`."""
     noise_mode: str
@@ -166,6 +175,16 @@ class PictureOptions:
             raise ValueError("class: got 'all', expected one class or label, since the pictures share it (--class)")
         return parse_label(self.label, G.c_dim)
 
+    def ws_transform(self, G: Generator) -> Callable[[Tensor], Tensor]:
+        """What happens to ws [..., W] after mapping and truncation: compression, or nothing."""
+        from styleforge.latents import GaussianLatents
+
+        if self.compress is None:
+            return lambda ws: ws
+        with progress_bar("Measuring the latent space") as progress:
+            gaussian = GaussianLatents.fit_cached(G, progress=progress)
+        return partial(gaussian.compress, tau=self.compress)
+
 
 def picture_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options that `PictureOptions` holds to a command, which takes them as its first argument."""
@@ -178,6 +197,44 @@ def picture_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_PICTURE_OPTIONS):
         with_picture_options = option(with_picture_options)
     return with_picture_options
+
+
+_measure = partial(click.option, cls=GroupedOption, group="Measurement")
+_EXTRACTOR_FIELDS = ("extractor", "weights_dir", "offline")
+
+
+def extractor_options(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds the options that choose feature networks to a command, which takes them as a dict ``tools``.
+
+    Args:
+        default: The extractor unless another is asked for.
+    """
+    from styleforge.metrics.tools import CHOICES
+
+    options = (
+        _measure(
+            "--extractor", type=click.Choice(CHOICES), default=default, show_default=True,
+            help="Feature network: the published ones, those whose weights are at hand (auto), or one by name; "
+            "random-vgg and discriminator need no download, and mark every number.",
+        ),
+        _measure(
+            "--weights-dir", metavar="DIR",
+            help="Folder with the published weights.  [default: $STYLEFORGE_WEIGHTS, or the cache]",
+        ),
+        _measure("--offline", is_flag=True, help="Never download weights."),
+    )  # fmt: skip
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_extractor_options(**arguments: Any) -> None:
+            tools = {name: arguments.pop(name) for name in _EXTRACTOR_FIELDS}
+            command(tools=tools, **arguments)
+
+        for option in reversed(options):
+            with_extractor_options = option(with_extractor_options)
+        return with_extractor_options
+
+    return add
 
 
 @contextmanager

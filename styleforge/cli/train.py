@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +14,10 @@ import click
 from styleforge.cli.options import GroupedCommand, GroupedOption
 
 if TYPE_CHECKING:
+    from styleforge.data import ImageDataset
+    from styleforge.networks import Generator
     from styleforge.training import TrainConfig, TrainResult
+    from styleforge.training.loop import OnSnapshot
 
 _data = partial(click.option, cls=GroupedOption, group="Data")
 _run = partial(click.option, cls=GroupedOption, group="Run")
@@ -23,6 +27,7 @@ _output = partial(click.option, cls=GroupedOption, group="Output")
 
 # Flag -> field of TrainConfig, for the flags that only set one.
 _FIELDS = {
+    "data": "data",
     "mirror": "mirror",
     "subset": "subset",
     "cache": "cache",
@@ -40,8 +45,11 @@ _FIELDS = {
     "precision": "precision",
     "outdir": "outdir",
     "desc": "desc",
+    "extractor": "extractor",
 }
-_MAY_CHANGE = ("kimg", "batch_gpu", "workers", "tick", "snap", "keep", "device", "precision")
+_MAY_CHANGE = (
+    "data", "kimg", "batch_gpu", "workers", "tick", "snap", "keep", "device", "precision", "metrics", "extractor",
+)  # fmt: skip
 """Flags that --resume takes: none of them changes what the run has been so far."""
 
 
@@ -98,6 +106,16 @@ Examples:
 @_output("--tick", type=float, metavar="KIMG", help="Status line and statistics after so many kimg.  [default: 4]")
 @_output("--snap", type=int, metavar="TICKS", help="Checkpoint and pictures after so many ticks.  [default: 50]")
 @_output("--keep", type=int, metavar="N", help="Checkpoints to keep; 0 keeps all.  [default: 10]")
+@_output(
+    "--metrics",
+    metavar="NAMES",
+    help="Measured after each checkpoint, such as fid50k_full,pr50k3_full, or none.  [default: fid_quick]",
+)
+@_output(
+    "--extractor",
+    metavar="NAME",
+    help="Feature network of the metrics; see `styleforge evaluate --help`.  [default: auto]",
+)
 @_output("--desc", metavar="TEXT", help="Appended to the run directory's name.")
 @_output("--wandb", metavar="PROJECT", help="Log to Weights & Biases, too.")
 @click.pass_context
@@ -118,7 +136,8 @@ def train(ctx: click.Context, **flags: Any) -> None:
 
 
 def _resume(ctx: click.Context, flags: dict[str, Any]) -> TrainResult:
-    from styleforge.training import resume
+    from styleforge.training import TrainConfig, resume
+    from styleforge.training.run_dir import read_options
 
     given = [name for name in flags if ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE]
     fixed = [name for name in given if name not in (*_MAY_CHANGE, "resume", "wandb", "minutes")]
@@ -126,8 +145,17 @@ def _resume(ctx: click.Context, flags: dict[str, Any]) -> TrainResult:
         flag = "--" + fixed[0].replace("_", "-").replace("assignments", "set")
         allowed = ", ".join("--" + name.replace("_", "-") for name in _MAY_CHANGE)
         raise click.UsageError(f"--resume keeps a run's settings: got {flag}, expected none but {allowed}.")
-    changes = {_FIELDS[name]: flags[name] for name in _MAY_CHANGE if flags[name] is not None}
-    return resume(flags["resume"], changes=changes, wandb_project=flags["wandb"], minutes=flags["minutes"])
+    changes = {_FIELDS[name]: flags[name] for name in _MAY_CHANGE if name in _FIELDS and flags[name] is not None}
+    if flags["metrics"] is not None:
+        changes["metrics"] = _metric_names(flags["metrics"])
+    config = TrainConfig.from_dict(read_options(Path(flags["resume"])).to_dict() | changes)
+    return resume(
+        flags["resume"],
+        measuring(config),
+        changes=changes,
+        wandb_project=flags["wandb"],
+        minutes=flags["minutes"],
+    )
 
 
 def _start(flags: dict[str, Any]) -> TrainResult | None:
@@ -141,7 +169,49 @@ def _start(flags: dict[str, Any]) -> TrainResult | None:
         click.echo(json.dumps(config.to_dict(), indent=2))
         return None
     init_from = None if flags["init_from"] is None else checkpoint.load(flags["init_from"])
-    return start(config, init_from=init_from, wandb_project=flags["wandb"], minutes=flags["minutes"])
+    return start(config, measuring(config), init_from=init_from, wandb_project=flags["wandb"], minutes=flags["minutes"])
+
+
+def _metric_names(text: str | None) -> str:
+    """What --metrics says, checked: names with commas between, empty for none."""
+    from styleforge.metrics.recipes import parse_list
+
+    if text == "none":
+        return ""
+    return ",".join(recipe.name for recipe in parse_list(text or "fid_quick"))
+
+
+def measuring(config: TrainConfig) -> OnSnapshot | None:
+    """What measures a run's snapshots with the metrics of its config; None for no metrics.
+
+    The feature networks and the dataset are opened at the first snapshot, but whatever can be wrong with the names is
+    found now.
+
+    Raises:
+        ValueError: An unknown metric or extractor.
+    """
+    from styleforge.metrics import Tools, measure, open_data
+    from styleforge.metrics.pictures import GeneratedPictures
+    from styleforge.metrics.recipes import parse_list
+    from styleforge.metrics.records import record
+    from styleforge.training.schedule import lod_at
+
+    if not config.metrics:
+        return None
+    recipes = parse_list(config.metrics)
+    tools = Tools(extractor=config.extractor)
+    for recipe in recipes:
+        tools.name_for(recipe.kind)
+    dataset: ImageDataset | None = None
+
+    def on_snapshot(G_ema: Generator, cur_nimg: int) -> list[dict[str, Any]]:
+        nonlocal dataset
+        dataset = dataset or open_data(config.data, G_ema)
+        tools.device = G_ema.w_avg.device
+        pictures = GeneratedPictures(G_ema, seed=0, labels=dataset, lod=lod_at(config, cur_nimg))
+        return [record(measurement, None) for measurement in measure(pictures, config.metrics, tools)]
+
+    return on_snapshot
 
 
 def build_config(flags: dict[str, Any]) -> TrainConfig:
@@ -165,12 +235,13 @@ def build_config(flags: dict[str, Any]) -> TrainConfig:
         num_processes=int(os.environ.get("WORLD_SIZE", "1")),
         batch=flags["batch"],
     )
-    values = config.to_dict() | {"data": flags["data"], "cond": flags["cond"]}
+    values = config.to_dict() | {"cond": flags["cond"]}
     given = {flag: flags[flag] for flag in _FIELDS if flags[flag] is not None and flags[flag] is not False}
     values |= {_FIELDS[flag]: value for flag, value in given.items()}
     for flag, field in (("cbase", "channel_base"), ("cmax", "channel_max")):
         if flags[flag] is not None:
             values["generator"][field] = values["discriminator"][field] = flags[flag]
+    values["metrics"] = _metric_names(flags["metrics"])
     if flags["map_depth"] is not None:
         values["generator"]["mapping_layers"] = flags["map_depth"]
     if flags["mbstd_group"] is not None:
@@ -185,11 +256,15 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
     path, equals, text = assignment.partition("=")
     *parents, field = path.split(".")
     for parent in parents:
-        values = values.get(parent) or {}
+        child = values.get(parent)
+        values = child if isinstance(child, dict) else {}
     if not equals or field not in values:
-        known = ", ".join(values) if isinstance(values, dict) else ""
+        known = ", ".join(values)
         raise ValueError(f"--set: got {assignment!r}, expected FIELD=JSON with a field of {known or '--dry-run'}")
     try:
-        values[field] = json.loads(text)
+        value = json.loads(text)
     except json.JSONDecodeError:
-        values[field] = text
+        value = text
+    if isinstance(values[field], bool) and not isinstance(value, bool):
+        raise ValueError(f"--set: got {assignment!r}, expected {path}=true or {path}=false")
+    values[field] = value

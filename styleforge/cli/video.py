@@ -96,9 +96,10 @@ def video(
     else:
         assert seeds is not None
         num_keyframes, ws_at = _path_of_seeds(G, options, seeds, rows * columns, num_keyframes, space)
+    transform = options.ws_transform(G)
     frames = loop_frames(
         G,
-        ws_at,
+        lambda times: transform(ws_at(times)),  # on the way, too: a spline swings beyond its keyframes
         num_keyframes,
         w_frames,
         columns=columns,

@@ -1,5 +1,7 @@
-"""Latents: from seeds, labels and files to ws and pictures, and loops through the latent space."""
+"""Latents: from seeds, labels and files to ws and pictures, loops through them, and how they are distributed."""
 
+from styleforge.latents.gaussian import GaussianLatents
+from styleforge.latents.normality import MarginalNormality, marginal_normality
 from styleforge.latents.paths import PeriodicArc, PeriodicSpline, loop_frames, map_path
 from styleforge.latents.sampling import (
     default_batch,
@@ -12,8 +14,11 @@ from styleforge.latents.sampling import (
     seed_to_z,
     synthesize,
 )
+from styleforge.latents.statistics import sample_w
 
 __all__ = [
+    "GaussianLatents",
+    "MarginalNormality",
     "PeriodicArc",
     "PeriodicSpline",
     "default_batch",
@@ -22,9 +27,11 @@ __all__ = [
     "load_ws",
     "loop_frames",
     "map_path",
+    "marginal_normality",
     "mix_matrix",
     "parse_label",
     "parse_seeds",
+    "sample_w",
     "seed_to_z",
     "synthesize",
 ]

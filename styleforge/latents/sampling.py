@@ -8,7 +8,7 @@ of the networks alone: at most one of 255 steps per pixel on a CPU.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +131,7 @@ def seed_to_z(seed: int, z_dim: int) -> Tensor:
     return torch.from_numpy(np.random.RandomState(seed).randn(1, z_dim)).float()
 
 
-def seeds_to_noise(G: Generator, seeds: Sequence[int], lod: float = 0.0) -> list[Tensor]:
+def seeds_to_noise(G: Generator, seeds: Sequence[int | Sequence[int]], lod: float = 0.0) -> list[Tensor]:
     """Noise maps [N, 1, h, w] for each of ``G.synthesis.noise_inputs(lod)``; each sample's follow from its seed alone.
 
     They are drawn on the CPU, by another generator than z, so that devices agree and noise and z are independent.
@@ -232,11 +232,24 @@ def generate_images(
     c: Tensor | None = None,
     truncation_psi: float = 1.0,
     truncation_cutoff: int | None = None,
+    transform: Callable[[Tensor], Tensor] | None = None,
     noise_mode: str = "const",
     lod: float = 0.0,
     batch: int | None = None,
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Makes pictures from seeds: `generate_ws` and `synthesize`, batch by batch.
+
+    Args:
+        G: The generator; work is done on its device.
+        seeds: One for each sample.
+        c: As `generate_ws` takes it.
+        truncation_psi: As there.
+        truncation_cutoff: As there.
+        transform: What happens to the truncated ws [n, L, W], such as `GaussianLatents.compress` with its tau; None
+            leaves them.
+        noise_mode: As `synthesize` takes it; ``random`` follows from the seeds.
+        lod: As there.
+        batch: As there.
 
     Yields:
         (seeds [n], ws [n, L, W] on the generator's device, images_uint8 [n, C, H, W] on the CPU).
@@ -255,6 +268,8 @@ def generate_images(
             truncation_psi=truncation_psi,
             truncation_cutoff=truncation_cutoff,
         )  # [n, L, W]
+        if transform is not None:
+            ws = transform(ws)
         (images_uint8,) = synthesize(G, ws, noise_mode=noise_mode, noise_seeds=part, lod=lod, batch=batch)
         yield part, ws, images_uint8
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import collections
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -102,12 +104,17 @@ class DiscriminatorEpilogue(nn.Module):
             self.mapping = LabelMapping(config.c_dim, num_logits, config.mapping_layers, convention=config.convention)
         self.out = FullyConnected(features, num_logits)
 
+    def features(self, x: Tensor, mbstd_group: int) -> Tensor:
+        """X [N, channels, h, w] -> what the last layer sees [N, F]; ``mbstd_group`` as in `minibatch_stddev`."""
+        if self.config.mbstd_channels:
+            x = minibatch_stddev(x, mbstd_group, self.config.mbstd_channels)
+        x = self.conv(x)
+        y: Tensor = self.fc(x.flatten(1))
+        return y
+
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
         """X [N, channels, h, w], c [N, C] -> [N, 1]."""
-        if self.config.mbstd_channels:
-            x = minibatch_stddev(x, self.config.mbstd_group, self.config.mbstd_channels)
-        x = self.conv(x)
-        x = self.fc(x.flatten(1))
+        x = self.features(x, self.config.mbstd_group)
         x = self.out(x)  # [N, number of logits]
         if c is None:
             return x
@@ -157,6 +164,17 @@ class Discriminator(nn.Module):
         """The blocks, from the image's size to the base grid, where the epilogue stands."""
         return [block for block in self.children() if isinstance(block, DiscriminatorBlock | DiscriminatorEpilogue)]
 
+    @property
+    def num_features(self) -> int:
+        """Length F of `features`."""
+        return self._epilogue.fc.weight.shape[0]
+
+    @property
+    def _epilogue(self) -> DiscriminatorEpilogue:
+        epilogue = self.blocks[-1]
+        assert isinstance(epilogue, DiscriminatorEpilogue)
+        return epilogue
+
     def forward(self, img: Tensor, c: Tensor | None = None, lod: float = 0.0) -> Tensor:
         """Scores images.
 
@@ -171,16 +189,38 @@ class Discriminator(nn.Module):
         Raises:
             ValueError: A shape, a label or a level of detail that this network cannot take.
         """
+        self._require_images(img)
+        c = require_labels(c, len(img), self.config.c_dim)
+        logits: Tensor = self._epilogue(self._last_map(img, lod), c)  # [N, 1]
+        return logits
+
+    def features(self, img: Tensor) -> Tensor:
+        """What the last layer sees [N, F], of each image [N, C, H, W] for itself: no statistics of the batch."""
+        return self._epilogue.features(self._last_map(img), mbstd_group=1)
+
+    def feature_maps(self, img: Tensor, lod: float = 0.0) -> Iterator[Tensor]:
+        """What enters each block, from the image's size to the base grid.
+
+        Args:
+            img: As `forward` takes it.
+            lod: As `forward` takes it.
+
+        Yields:
+            [N, channels, h, w] in ``compute_dtype``.
+
+        Raises:
+            ValueError: A shape or a level of detail that this network cannot take.
+        """
+        self._require_images(img)
         config = self.config
-        require_shape("img", img, [None, config.img_channels, *config.size], "resize or convert the images")
-        c = require_labels(c, len(img), config.c_dim)
         halvings, fade = split_lod(lod, config.plan.doublings, config.progressive)
         img = box_downsample2d(img.contiguous(memory_format=torch.channels_last), 2**halvings)
-        out_dtype, img = img.dtype, img.to(self.compute_dtype or img.dtype)
+        img = img.to(self.compute_dtype or img.dtype)
         blocks = self.blocks[halvings:]
 
         assert blocks[0].fromrgb is not None
         x: Tensor = blocks[0].fromrgb(img)
+        yield x
         for i, block in enumerate(blocks[:-1]):
             assert isinstance(block, DiscriminatorBlock)
             x = block(x)  # [N, channels, h/2, w/2]
@@ -193,5 +233,13 @@ class Discriminator(nn.Module):
                 assert fromrgb is not None
                 x = torch.lerp(x, fromrgb(box_downsample2d(img, 2)), fade)
             assert_shape(x, [len(img), config.channels[block.index - 1], *blocks[i + 1].size])
-        logits: Tensor = blocks[-1](x.to(out_dtype), c)  # [N, 1]
-        return logits
+            yield x
+
+    def _last_map(self, img: Tensor, lod: float = 0.0) -> Tensor:
+        """What enters the end, in the images' own type; what came before it is not kept."""
+        (x,) = collections.deque(self.feature_maps(img, lod), maxlen=1)
+        return x.to(img.dtype)
+
+    def _require_images(self, img: Tensor) -> None:
+        shape = [None, self.config.img_channels, *self.config.size]
+        require_shape("img", img, shape, "resize or convert the images")

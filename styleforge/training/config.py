@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
@@ -23,6 +24,14 @@ _FLAGS = {
     "snapshot_ticks": "--snap",
 }
 """Flags that set a field; the other fields are set by ``--set``."""
+
+_KINDS: dict[str, tuple[type, str]] = {
+    "bool": (bool, "true or false"),
+    "int": (numbers.Integral, "a whole number"),
+    "float": (numbers.Real, "a number"),
+    "str": (str, "text"),
+}
+"""What the fields of simple types take, and how to say so."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -51,6 +60,15 @@ class GrowingConfig:
                 raise ValueError(f"growing.{field}: got {getattr(self, field)!r}, expected 0 or more")
         if self.train_kimg + self.fade_kimg == 0:
             raise ValueError("growing.train_kimg: got 0 and a fade_kimg of 0, expected one of them above 0")
+        for resolution, lr in self.lr_by_resolution.items():
+            if not 0 < lr < math.inf:
+                raise ValueError(f"growing.lr_by_resolution: got {lr!r} at {resolution}, expected a positive number")
+        for resolution, factor in self.batch_factor_by_resolution.items():
+            if not isinstance(factor, int) or factor < 1:
+                raise ValueError(
+                    f"growing.batch_factor_by_resolution: got {factor!r} at {resolution}, expected a whole number "
+                    "from 1"
+                )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -135,8 +153,13 @@ class TrainConfig:
     """A checkpoint and a grid of pictures after so many ticks."""
     keep: int = 10
     """How many of the newest checkpoints are kept; 0 keeps all."""
+    metrics: str = ""
+    """Metrics that the command line measures after each checkpoint, with commas between; empty for none."""
+    extractor: str = "auto"
+    """The feature network that they are measured with."""
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         for field in (
             "total_kimg",
             "batch",
@@ -168,6 +191,19 @@ class TrainConfig:
                 "growing: got a schedule for networks that do not grow, or none for some that do, expected a "
                 "schedule and progressive=True in both networks, or neither"
             )
+
+    def _check_kinds(self) -> None:
+        """Refuses text for a number and the like, since JSON by hand may hold anything."""
+        for field in dataclasses.fields(self):
+            kind, _, optional = str(field.type).partition(" | ")
+            value = getattr(self, field.name)
+            if kind not in _KINDS or (optional and value is None):
+                continue
+            wanted, expected = _KINDS[kind]
+            is_bool = isinstance(value, bool)  # which Python takes for a whole number
+            self._require(field.name, isinstance(value, wanted) and is_bool == (kind == "bool"), expected)
+            if kind in ("int", "float"):  # numpy's numbers become Python's, which JSON knows
+                setattr(self, field.name, int(value) if isinstance(value, numbers.Integral) else float(value))
 
     def _require(self, field: str, holds: bool, expected: str) -> None:
         if not holds:

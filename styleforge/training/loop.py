@@ -3,23 +3,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from styleforge import dist
 from styleforge.checkpoint import SUFFIX
+from styleforge.clock import format_time
 from styleforge.data import ImageDataset, batches
+from styleforge.files import append_line
 from styleforge.images import from_uint8
 from styleforge.networks import Generator, fade_images
 from styleforge.training import run_dir as files
 from styleforge.training.config import TrainConfig
-from styleforge.training.console import Console, format_time, memory_gb
+from styleforge.training.console import Console, memory_gb
 from styleforge.training.draws import draw
 from styleforge.training.interrupts import Interrupts
 from styleforge.training.phases import Batch, Losses, Phase, make_phases
@@ -27,11 +32,15 @@ from styleforge.training.schedule import batch_at, ema_decay_at, learning_rates_
 from styleforge.training.state import TrainState, first_not_finite
 from styleforge.training.stats import PhaseTimer, StatsLog, single
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-"""What CUDA and MPS, the CPU on Linux, and the CPU on Windows say when there is none left."""
+OUT_OF_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory")
+"""What CUDA and MPS, CUDA's libraries, the CPU on Linux, and the CPU on Windows say when there is none left."""
 
-OnSnapshot = Callable[[Generator, int], None]
-"""Called on rank 0 with (G_ema, cur_nimg) after each checkpoint, for example to measure."""
+OnSnapshot = Callable[[Generator, int], Sequence[Mapping[str, Any]] | None]
+"""Called on every rank with (G_ema, cur_nimg) after each checkpoint, for example to measure.
+
+What it returns on rank 0 is appended to ``metric-<name>.jsonl``: objects with ``metric``, the name, and ``results``,
+numbers by name.
+"""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,6 +59,11 @@ class TrainResult:
 
 class DivergedError(FloatingPointError):
     """A loss or a weight became infinite or not a number."""
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out."""
+    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in OUT_OF_MEMORY)
 
 
 def share_of(config: TrainConfig, batch: int) -> tuple[int, int]:
@@ -82,7 +96,7 @@ class Loop:
         dataset: Real images.
         run_dir: Where everything is written.
         console: Where a person reads.
-        on_snapshot: Called on rank 0 with (G_ema, cur_nimg) after each checkpoint.
+        on_snapshot: Called after each checkpoint; see `OnSnapshot`.
         wandb_project: Project of Weights & Biases to log to; None for none.
         resumed: Whether the run directory holds earlier statistics.
         minutes: Time after which to stop as a signal would; None for no limit.
@@ -132,8 +146,8 @@ class Loop:
         try:
             with Interrupts() as interrupts:
                 return self._run(interrupts)
-        except RuntimeError as error:
-            if any(phrase in str(error) for phrase in OUT_OF_MEMORY):
+        except (RuntimeError, MemoryError) as error:
+            if out_of_memory(error):
                 raise self._out_of_memory() from error
             if "DataLoader worker" in str(error):
                 raise OSError(
@@ -141,10 +155,15 @@ class Loop:
                     f"memory; go on with {self._how_to_resume()} --workers 0"
                 ) from error
             raise
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise self._disk_full(self.run_dir, error) from error
         finally:
-            self.console.close()
-            if self.log is not None:
-                self.log.close()
+            with contextlib.suppress(OSError):  # every line was flushed; a full disk has been said by then
+                self.console.close()
+                if self.log is not None:
+                    self.log.close()
 
     def _run(self, interrupts: Interrupts) -> TrainResult:
         state, counters = self.state, self.state.counters
@@ -166,7 +185,7 @@ class Loop:
             batch = batch_at(self.config, lod)
             if loader is None or batch != loaded_batch:
                 loader, loaded_batch = self._load(batch), batch
-            self._step(*next(loader), batch=batch, lod=lod)
+            self._step(*self._next(loader, lod), batch=batch, lod=lod)
             counters.cur_nimg += batch
             counters.batch_idx += 1
             state.update_ema(ema_decay_at(self.config, counters.cur_nimg, batch))
@@ -194,7 +213,9 @@ class Loop:
                 snapshot_start = time.perf_counter()
                 state.collector.reduce()
                 if self.rank == 0:
-                    self._snapshot(lod, measure=not stopped)
+                    self._snapshot(lod)
+                if self.on_snapshot is not None and not stopped:  # not when asked to stop, since it may take long
+                    self._measure(self.on_snapshot)
                 maintenance_sec = time.perf_counter() - snapshot_start
                 tick_start += maintenance_sec
             if stopped and not done:
@@ -206,6 +227,15 @@ class Loop:
                 return TrainResult(run_dir=self.run_dir, cur_nimg=counters.cur_nimg, complete=False, signum=signum)
         self.console.say(f"done: {counters.cur_nimg / 1000:g} kimg in {format_time(counters.train_sec)}")
         return TrainResult(run_dir=self.run_dir, cur_nimg=counters.cur_nimg)
+
+    def _next(self, loader: Iterator[tuple[Tensor, Tensor]], lod: float) -> tuple[Tensor, Tensor]:
+        """Real images and labels; saves before it leaves when a picture is broken or cannot be read."""
+        try:
+            return next(loader)
+        except (ValueError, OSError):
+            if self.world_size == 1 and self.state.counters.batch_idx:  # else the other ranks are in a step
+                self._snapshot(lod)
+            raise
 
     def _step(self, real: Tensor, c: Tensor, *, batch: int, lod: float) -> None:
         """All phases that are due, on one batch of real images."""
@@ -277,7 +307,7 @@ class Loop:
         }
         if self.log is not None:
             self.log.write(stats, counters.cur_nimg)
-        left = (self.config.total_kimg - counters.cur_nimg / 1000) * sec_per_kimg
+        left = max(self.config.total_kimg - counters.cur_nimg / 1000, 0) * sec_per_kimg
         if self.minutes is not None:
             left = min(left, max(self.minutes * 60 - (time.perf_counter() - self.start_time), 0.0))
         self.console.say(
@@ -288,8 +318,8 @@ class Loop:
             + (f" lod {lod:.2f}" if self.config.growing else "")
         )
 
-    def _snapshot(self, lod: float, *, measure: bool) -> None:
-        """Checkpoint, pictures, callback; the checkpoint first, since it is what must not be lost."""
+    def _snapshot(self, lod: float) -> None:
+        """Checkpoint and pictures; the checkpoint first, since it is what must not be lost."""
         state = self.state
         kimg = state.counters.cur_nimg // 1000
         broken = state.first_broken()
@@ -299,15 +329,21 @@ class Loop:
         try:
             state.save(path)
         except OSError as error:
-            free = files.free_bytes(self.run_dir) / 2**20
-            raise OSError(
-                f"{path}: could not be saved ({error}; {free:.0f} MB are free there); make room or keep fewer "
-                f"checkpoints (--keep), then go on with {self._how_to_resume()}"
-            ) from error
+            raise self._disk_full(path, error) from error
         files.prune(self.run_dir, self.config.keep, path)
         self.grid.save_fakes(state.G_ema, self.run_dir / f"fakes{kimg:06d}.png", lod)
-        if self.on_snapshot is not None and measure:  # not when asked to stop, since it may take long
-            self.on_snapshot(state.G_ema, state.counters.cur_nimg)
+
+    def _measure(self, on_snapshot: OnSnapshot) -> None:
+        """Calls back, and keeps the numbers that come."""
+        nimg = self.state.counters.cur_nimg
+        lines = on_snapshot(self.state.G_ema, nimg)
+        if self.log is None:
+            return
+        for line in lines or ():
+            name = f"network-snapshot-{nimg // 1000:06d}{SUFFIX}"
+            append_line(self.run_dir / f"metric-{line['metric']}.jsonl", {**line, "snapshot_pkl": name})
+            self.log.write_metrics(line["results"], nimg)
+            self.console.say("  ".join(f"{key} {value:.5g}" for key, value in line["results"].items()))
 
     # Ways out
 
@@ -319,6 +355,13 @@ class Loop:
             f"training diverged: {what} was not finite at {self.state.counters.cur_nimg / 1000:.1f} kimg; the last "
             f"checkpoint in {self.run_dir} is intact: start again from it (--init-from) with a higher --gamma, lower "
             "--glr and --dlr, or --precision fp32"
+        )
+
+    def _disk_full(self, path: Path, error: OSError) -> OSError:
+        free = files.free_bytes(self.run_dir) / 2**20
+        return OSError(
+            f"{path}: could not be saved ({error}; {free:.0f} MB are free there); the last checkpoint is intact: make "
+            f"room or keep fewer checkpoints (--keep), then go on with {self._how_to_resume()}"
         )
 
     def _out_of_memory(self) -> MemoryError:

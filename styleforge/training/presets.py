@@ -41,8 +41,10 @@ def training_preset(
         A config without data; its fields may be changed.
 
     Raises:
-        ValueError: An unknown name, or a size that the networks cannot make.
+        ValueError: An unknown name, an empty batch, or a size that the networks cannot make.
     """
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch: got {batch}, expected 1 or more (--batch)")
     if name == "auto":
         return _auto(resolution, img_channels, c_dim, device, num_processes, batch)
     if name not in preset_names():

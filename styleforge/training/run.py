@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from styleforge.data import ImageDataset
 from styleforge.training import run_dir as files
 from styleforge.training.config import TrainConfig
 from styleforge.training.console import Console
-from styleforge.training.loop import Loop, OnSnapshot, TrainResult, check_batches
+from styleforge.training.loop import Loop, OnSnapshot, TrainResult, check_batches, out_of_memory
 from styleforge.training.state import TrainState
 from styleforge.training.transfer import transfer
 
@@ -32,7 +36,8 @@ def train(
 
     Args:
         config: What to do.
-        on_snapshot: Called on rank 0 with (G_ema, cur_nimg) after each checkpoint, for example to measure.
+        on_snapshot: Called on every rank with (G_ema, cur_nimg) after each checkpoint, for example to measure; see
+            `styleforge.training.loop.OnSnapshot`.
         init_from: A checkpoint whose weights are taken over where they fit (transfer learning).
         wandb_project: Project of Weights & Biases to log to; None for none.
         minutes: Time after which to save and stop; None for no limit.
@@ -48,13 +53,13 @@ def train(
         OSError: Something cannot be read or written, or (`styleforge.dist.LostRankError`) another process died.
     """
     device = _prepare_device(config)
+    config = clamped(config)
     with dist.Group(device):
         check_batches(config)
         dataset = open_dataset(config)
-        state = TrainState(config, device)
-        run_dir = Path()
-        if dist.rank() == 0:
-            run_dir = files.create(config, dist.world_size())
+        state = _new_state(config, device, dataset)
+        created = str(files.create(config, dist.world_size())) if dist.rank() == 0 else ""
+        run_dir = Path(dist.broadcast_object(created))
         console = Console(run_dir / "log.txt", quiet)
         console.say(f"run directory {run_dir}")
         if init_from is not None:
@@ -98,14 +103,22 @@ def resume(
     device = _prepare_device(config)
     with dist.Group(device):
         check_batches(config)
-        dataset = open_dataset(config)
-        state = TrainState(config, device)
+        try:
+            dataset = open_dataset(config)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}; if it has moved, say where to with --data") from error
+        state = _new_state(config, device, dataset)
         console = Console(run_dir / "log.txt", quiet)
         found = files.last_good(run_dir, console.say)
         if found is not None:
             path, source = found
             state.restore(source)
             console.say(f"goes on at {state.counters.cur_nimg / 1000:.3f} kimg from {path}")
+            if source.info.get("pictures", state.pictures) != state.pictures:
+                console.say(
+                    f"{config.data} holds other pictures than at the checkpoint: what is seen next is not what would "
+                    "have been seen without the change"
+                )
         else:
             console.say("goes on from the start: the run has no checkpoint yet")
         if changes and dist.rank() == 0:
@@ -121,22 +134,54 @@ def _prepare_device(config: TrainConfig) -> torch.device:
     return device
 
 
+def clamped(config: TrainConfig) -> TrainConfig:
+    """In fp16, limits the activations to 256 as the official release does, since 65,504 is the largest number there."""
+    if config.precision != "fp16" or config.generator.conv_clamp or config.discriminator.conv_clamp:
+        return config
+    generator = dataclasses.replace(config.generator, conv_clamp=256.0)
+    return dataclasses.replace(
+        config, generator=generator, discriminator=dataclasses.replace(config.discriminator, conv_clamp=256.0)
+    )
+
+
+def _new_state(config: TrainConfig, device: torch.device, dataset: ImageDataset) -> TrainState:
+    """The state before the first step."""
+    with _memory("for the networks alone; take smaller --cbase or --cmax"):
+        state = TrainState(config, device)
+    names = "\n".join(dataset.names).encode("utf-8", "surrogateescape")
+    state.pictures = hashlib.sha256(names).hexdigest()
+    return state
+
+
+@contextlib.contextmanager
+def _memory(advice: str) -> Iterator[None]:
+    """Says in one sentence that memory ran out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise MemoryError(f"memory ran out {advice}") from error
+
+
 def open_dataset(config: TrainConfig) -> ImageDataset:
     """Opens a config's dataset and checks that the networks fit it.
 
     Raises:
         ValueError: Size, channels or labels differ from the networks'.
         OSError: It cannot be read.
+        MemoryError: The cache does not fit into memory.
     """
-    dataset = ImageDataset(
-        config.data,
-        resolution=config.generator.size,
-        use_labels=config.cond,
-        mirror=config.mirror,
-        max_images=config.subset,
-        subset_seed=config.seed,
-        cache=config.cache,
-    )
+    with _memory("for the decoded pictures; leave out --cache or set --subset"):
+        dataset = ImageDataset(
+            config.data,
+            resolution=config.generator.size,
+            use_labels=config.cond,
+            mirror=config.mirror,
+            max_images=config.subset,
+            subset_seed=config.seed,
+            cache=config.cache,
+        )
     if (dataset.img_channels, dataset.c_dim) != (config.generator.img_channels, config.generator.c_dim):
         raise ValueError(
             f"{config.data}: got {dataset.img_channels} channels and labels of length {dataset.c_dim}, expected "

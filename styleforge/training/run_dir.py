@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import re
 import shutil
@@ -15,6 +17,7 @@ from torch import Tensor
 from styleforge import checkpoint, images
 from styleforge.checkpoint import SUFFIX, Checkpoint
 from styleforge.data import ImageDataset
+from styleforge.data.sources import dataset_name
 from styleforge.files import PART, atomic_path
 from styleforge.networks import Generator
 from styleforge.training.config import TrainConfig
@@ -27,21 +30,31 @@ def create(config: TrainConfig, num_processes: int) -> Path:
 
     Returns:
         Its path.
+
+    Raises:
+        OSError: It cannot be made.
     """
     outdir = Path(config.outdir)
-    outdir.mkdir(parents=True, exist_ok=True)
-    numbers = [int(match[1]) for path in outdir.iterdir() if (match := re.match(r"^(\d{5})-", path.name))]
     parts = [
-        f"{max(numbers, default=-1) + 1:05d}",
         config.name,
-        Path(config.data).stem,
+        dataset_name(config.data),
         f"gpus{num_processes}",
         f"batch{config.batch}",
         f"gamma{config.gamma:g}",
     ]
-    name = "-".join(parts + ([config.desc] if config.desc else []))
-    run_dir = outdir / re.sub(r"[\\/:\s]+", "-", name)
-    run_dir.mkdir()
+    name = re.sub(r"[\\/:\s]+", "-", "-".join(parts + ([config.desc] if config.desc else [])))
+    try:
+        outdir.mkdir(parents=True, exist_ok=True)
+        numbers = [int(match[1]) for path in outdir.iterdir() if (match := re.match(r"^(\d{5})-", path.name))]
+        for number in itertools.count(max(numbers, default=-1) + 1):
+            run_dir = outdir / f"{number:05d}-{name}"
+            with contextlib.suppress(FileExistsError):  # another run that started at the same moment
+                run_dir.mkdir()
+                break
+    except OSError as error:
+        raise OSError(
+            f"{outdir}: no run directory could be made there ({error.strerror}); choose another place (--outdir)"
+        ) from error
     write_options(config, run_dir)
     return run_dir
 
@@ -61,7 +74,10 @@ def read_options(run_dir: Path) -> TrainConfig:
     """
     path = run_dir / OPTIONS
     if not path.exists():
-        raise FileNotFoundError(f"{run_dir}: there is no {OPTIONS}, expected a run directory of styleforge (--resume)")
+        raise FileNotFoundError(
+            f"{run_dir}: there is no {OPTIONS}, expected a run directory of styleforge (--resume); to start from the "
+            "weights of a checkpoint use --init-from"
+        )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # no JSON, or no text

@@ -60,6 +60,8 @@ class TrainState:
         dtype = compute_dtype(config, device)
         self.G.synthesis.compute_dtype = self.D.compute_dtype = dtype
         self.pl_mean = torch.zeros([], device=device)
+        self.pictures = ""
+        """A digest of the pictures' names, whose order decides what is seen next."""
         self.counters = Counters()
         self.collector = Collector(device)
         self.optimizers: dict[NetworkName, torch.optim.Adam] = {}
@@ -130,6 +132,7 @@ class TrainState:
         num_processes = dist.world_size()  # which may be another when the run goes on
         training |= {f"stats.{name}": moments * num_processes for name, moments in self.collector.moments.items()}
         counters = {name: getattr(self.counters, name) for name in Counters.__slots__}
+        info = {"counters": counters, "pictures": self.pictures, "kimg": self.counters.cur_nimg / 1000}
         checkpoint.save(
             path,
             G_ema=self.G_ema,
@@ -137,7 +140,7 @@ class TrainState:
             D=self.D,
             config=self.config.to_dict(),
             training=training,
-            info={"counters": counters, "scaler": self.scaler.state_dict(), "kimg": self.counters.cur_nimg / 1000},
+            info=info | {"scaler": self.scaler.state_dict()},
         )
 
     def restore(self, source: Checkpoint) -> None:

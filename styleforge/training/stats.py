@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,8 @@ class StatsLog:
         try:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.tensorboard = SummaryWriter(str(run_dir), purge_step=resume_nimg)
+            purge_step = None if resume_nimg is None else resume_nimg + 1  # the first step to be taken back
+            self.tensorboard = SummaryWriter(str(run_dir), purge_step=purge_step)
         except ImportError:
             pass  # TensorBoard is not installed: stats.jsonl has everything.
         self.wandb: Any = None
@@ -137,6 +139,16 @@ class StatsLog:
             self.tensorboard.flush()
         if self.wandb is not None:
             self.wandb.log({name: value["mean"] for name, value in stats.items()}, step=cur_nimg)
+
+    def write_metrics(self, results: Mapping[str, float], cur_nimg: int) -> None:
+        """Shows metrics in TensorBoard and Weights & Biases; their file is ``metric-<name>.jsonl``."""
+        values = {f"Metrics/{name}": value for name, value in results.items()}
+        if self.tensorboard is not None:
+            for name, value in values.items():
+                self.tensorboard.add_scalar(name, value, global_step=cur_nimg)
+            self.tensorboard.flush()
+        if self.wandb is not None:
+            self.wandb.log(values, step=cur_nimg)
 
     def close(self) -> None:
         """Closes files and connections."""

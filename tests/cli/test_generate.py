@@ -8,6 +8,7 @@ from tiny_generators import CASES, save_tiny, tiny_generator
 from styleforge import images
 from styleforge.cli import main as main_module
 from styleforge.cli.generate import generate
+from styleforge.latents import GaussianLatents, generate_ws
 
 LABELS = {"conditional": ["--class=1"], "labels-as-matrix": ["--class=1"]}
 MODES = {"gray": "L", "rgba": "RGBA"}
@@ -35,6 +36,13 @@ def contents(folder):
 @pytest.fixture
 def network(tmp_path):
     return save_tiny(tmp_path)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Where fits of the latent space are kept during the test."""
+    monkeypatch.setenv("STYLEFORGE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache/gaussian"
 
 
 @pytest.fixture
@@ -106,6 +114,43 @@ def test_latents_keep_what_made_the_pictures(tmp_path, conditional):
         z, c, ws = (torch.from_numpy(latents[key]) for key in ("z", "c", "ws"))
     assert np.array_equal(z[1:].numpy(), np.random.RandomState(3).randn(1, 8).astype(np.float32))
     torch.testing.assert_close(ws, G.mapping(z, c, truncation_psi=0.6))
+
+
+def test_compression_follows_truncation(tmp_path, network, cache):
+    made("--network", network, "--seeds=0-4", "--trunc=0.9", "--compress=0.5", f"--outdir={tmp_path}")
+    G = tiny_generator()
+    ws = generate_ws(G, range(5), truncation_psi=0.9)
+    expected = GaussianLatents.fit(G).compress(ws, 0.5)
+    assert not torch.allclose(expected, ws, atol=0.01)
+    with np.load(tmp_path / "latents.npz") as latents:
+        torch.testing.assert_close(torch.from_numpy(latents["ws"]), expected)
+    pictures = images.to_uint8(G.synthesis(expected, noise_mode="const")).permute(0, 2, 3, 1).numpy()
+    for seed in range(5):
+        assert np.abs(pixels(tmp_path / f"seed{seed:04d}.png") - pictures[seed]).max() <= 1
+    assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.usefixtures("cache")
+def test_latents_from_a_file_can_be_compressed(tmp_path, conditional):
+    command = ["--network", conditional, "--class=1", "--seeds=0-2"]
+    made(*command, "--outdir", tmp_path / "plain")
+    made(*command, "--compress=0.5", "--outdir", tmp_path / "compressed")
+    again = ["--network", conditional, "--projected-w", tmp_path / "plain/latents.npz", f"--outdir={tmp_path}"]
+    made(*again, "--compress=0.5")
+    for seed in range(3):
+        compressed = pixels(tmp_path / f"compressed/seed{seed:04d}.png")
+        assert np.abs(pixels(tmp_path / f"proj{seed:02d}.png") - compressed).max() <= 1
+    assert np.abs(pixels(tmp_path / "plain/seed0000.png") - pixels(tmp_path / "compressed/seed0000.png")).max() > 8
+
+
+@pytest.mark.usefixtures("cache")
+def test_the_bundled_network_can_be_compressed(tmp_path):
+    made("--network=demo", "--seeds=0-3", "--compress=inf", "--outdir", tmp_path / "inf")
+    made("--network=demo", "--seeds=0-3", "--outdir", tmp_path / "plain")
+    assert contents(tmp_path / "inf") == contents(tmp_path / "plain")
+    made("--network=demo", "--seeds=0-3", "--compress=1.5", "--outdir", tmp_path / "out")
+    assert pixels(tmp_path / "out/grid.png").shape == (128, 128, 3)
+    assert 0 < np.abs(pixels(tmp_path / "out/grid.png") - pixels(tmp_path / "plain/grid.png")).mean() < 16
 
 
 @pytest.mark.parametrize("flag", ["--projected-w", "--projected_w"])
@@ -197,7 +242,7 @@ def test_a_run_directory_stands_for_its_last_snapshot(tmp_path, network):
 
 def test_help_has_groups_and_examples():
     text = run("--help").output
-    for part in ("Model:", "Style:", "Output:", "Examples:", "--trunc", "--projected-w", "--class"):
+    for part in ("Model:", "Style:", "Output:", "Examples:", "--trunc", "--compress", "--projected-w", "--class"):
         assert part in text
 
 
@@ -208,6 +253,7 @@ def call_main(monkeypatch, capsys, *arguments):
     return end.value.code, capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("cache")
 def test_errors_are_one_sentence_and_leave_no_file(tmp_path, network, conditional, monkeypatch, capsys):
     np.savez(tmp_path / "other.npz", w=np.zeros((1, 14, 512)))
     np.savez(tmp_path / "z.npz", z=np.zeros((1, 8)))
@@ -221,6 +267,7 @@ def test_errors_are_one_sentence_and_leave_no_file(tmp_path, network, conditiona
         ([*with_labels, "--class=3"], "got '3', expected a class from 0 to 2"),
         ([*with_labels, "--class=1,0"], "got '1,0', expected a class from 0 to 2 or 3 numbers"),
         ([*plain, "--lod=1"], "lod: got 1.0, expected 0"),
+        ([*plain, "--compress=nan"], "tau: got nan, expected a number above 0"),
         ([*plain, "--device=abacus"], "device: got 'abacus'"),
         (["--network", network, "--projected-w", tmp_path / "other.npz"], "shape [1, 14, 512], expected"),
         (["--network", network, "--projected-w", tmp_path / "z.npz"], "keys z, expected w or ws"),
@@ -244,6 +291,8 @@ def test_errors_are_one_sentence_and_leave_no_file(tmp_path, network, conditiona
         (["--projected-w=x.npz", "--trunc=0.5"], "expected neither --class nor --trunc"),
         (["--projected-w=x.npz", "--class=1"], "expected neither --class nor --trunc"),
         (["--seeds=1", "--noise-mode=loud"], "'loud' is not one of"),
+        (["--seeds=1", "--compress=0"], "0.0 is not in the range x>0"),
+        (["--seeds=1", "--compress=-1"], "-1.0 is not in the range x>0"),
     ],
 )
 def test_flags_that_do_not_fit_are_a_usage_error(network, arguments, part):

@@ -6,7 +6,7 @@ from tiny_generators import CASES, save_tiny, tiny_generator
 
 from styleforge import images
 from styleforge.cli.mix import mix
-from styleforge.latents import generate_ws
+from styleforge.latents import GaussianLatents, generate_ws
 
 LABELS = {"conditional": ["--class=1"], "labels-as-matrix": ["--class=1"]}
 
@@ -58,6 +58,19 @@ def test_a_picture_is_its_rows_with_some_layers_of_its_columns(tmp_path, styles,
     expected = images.to_uint8(G.synthesis(ws, noise_mode="const"))[0].permute(1, 2, 0).numpy()
     assert np.abs(pixels(tmp_path / "1-3.png") - expected).max() <= 1
     assert np.abs(pixels(tmp_path / "1-3.png") - pixels(tmp_path / "1-1.png")).max() > 8
+
+
+def test_rows_and_columns_are_compressed(tmp_path, monkeypatch):
+    monkeypatch.setenv("STYLEFORGE_CACHE", str(tmp_path / "cache"))
+    G = tiny_generator()
+    command = ["--network", save_tiny(tmp_path), "--rows=1", "--cols=3", "--styles=1,4-5", f"--outdir={tmp_path}"]
+    assert run(*command, "--compress=0.5").exit_code == 0
+    ws, other = GaussianLatents.fit(G).compress(generate_ws(G, [1, 3]), 0.5).split(1)
+    ws[:, [1, 4, 5]] = other[:, [1, 4, 5]]
+    expected = images.to_uint8(G.synthesis(ws, noise_mode="const"))[0].permute(1, 2, 0).numpy()
+    assert np.abs(pixels(tmp_path / "1-3.png") - expected).max() <= 1
+    assert run(*command).exit_code == 0
+    assert np.abs(pixels(tmp_path / "1-3.png") - expected).max() > 8
 
 
 def test_a_seed_mixed_with_itself_stays(tmp_path):

@@ -9,7 +9,7 @@ from styleforge.cli.main import cli
 from styleforge.data.portraits import write_portraits
 from styleforge.training.run_dir import snapshots
 
-TINY = ["--cbase=64", "--cmax=8", "--map-depth=1", "--batch=4", "--workers=0", "--device=cpu"]
+TINY = ["--cbase=64", "--cmax=8", "--map-depth=1", "--batch=4", "--workers=0", "--device=cpu", "--metrics=none"]
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,10 @@ def test_transfer_lists_what_it_took(data, tmp_path):
         (["--data", "{data}", "--kimg", "-1"], "--kimg"),
         (["--data", "{data}", "--batch", "6", "--batch-gpu", "4", "--cbase", "64"], "--batch-gpu"),
         (["--data", "{data}", "--set", "nonsense=1"], "--set"),
+        (["--data", "{data}", "--set", "batch.size=1"], "--set"),
+        (["--data", "{data}", "--set", "generator.use_noise=no"], "generator.use_noise=false"),
+        (["--data", "{data}", "--set", "pl_batch_shrink=1.5"], "pl_batch_shrink"),
+        (["--data", "{data}", "--batch", "0"], "--batch"),
         (["--data", "{data}", "--device", "abacus"], "abacus"),
         (["--resume", "{tmp}"], "run directory"),
         (["--resume", "{tmp}", "--gamma", "3"], "--gamma"),
@@ -104,3 +108,40 @@ def test_a_mistake_is_one_sentence(data, tmp_path, monkeypatch, capsys, argument
     code, text = fails(monkeypatch, capsys, *filled, *out)
     assert code in (1, 2) and part in text
     assert "Traceback" not in text
+
+
+def test_snapshots_are_measured_and_a_resumed_run_goes_on_measuring(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("STYLEFORGE_CACHE", str(tmp_path / "cache"))
+    arguments = [*TINY[:-1], "--metrics=fid0.02k,pr0.02k3", "--extractor=random-vgg"]
+    result = invoke("--data", data, "--outdir", tmp_path / "runs", "--kimg=0.008", *arguments)
+    assert result.exit_code == 0, result.output
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    options = json.loads((run_dir / "training_options.json").read_text())
+    assert (options["metrics"], options["extractor"]) == ("fid0.02k,pr0.02k3", "random-vgg")
+    assert invoke("--resume", run_dir, "--kimg=1.004").exit_code == 0
+    lines = [json.loads(line) for line in (run_dir / "metric-fid0.02k@random-vgg.jsonl").read_text().splitlines()]
+    names = [line["snapshot_pkl"] for line in lines]
+    assert names[0] == "network-snapshot-000000.safetensors" and names[-1] == "network-snapshot-000001.safetensors"
+    assert lines[0]["num_real"] == 12 and lines[0]["results"]["fid0.02k@random-vgg"] > 0
+    assert "pr0.02k3_recall@random-vgg" in (run_dir / "log.txt").read_text()
+
+
+def test_a_growing_network_is_measured_at_its_level_of_detail(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("STYLEFORGE_CACHE", str(tmp_path / "cache"))
+    arguments = [*TINY[:-1], "--cfg=config-d", "--metrics=fid0.02k", "--extractor=random-vgg"]
+    levels = []
+    from styleforge.metrics import pictures
+
+    made = pictures.GeneratedPictures.__call__
+    monkeypatch.setattr(
+        pictures.GeneratedPictures, "__call__", lambda self, indices: levels.append(self.lod) or made(self, indices)
+    )
+    assert invoke("--data", data, "--outdir", tmp_path / "runs", "--kimg=0.008", *arguments).exit_code == 0
+    assert set(levels) == {1.0}  # 8×8 in a 16×16 network
+
+
+@pytest.mark.parametrize("arguments", [["--metrics=fid"], ["--metrics=fid1k", "--extractor=resnet"]])
+def test_metrics_that_do_not_exist_are_refused_before_a_run_directory_is_made(data, tmp_path, arguments):
+    result = CliRunner().invoke(cli, ["train", "--data", str(data), "--outdir", str(tmp_path / "runs"), *arguments])
+    assert isinstance(result.exception, ValueError) and "got" in str(result.exception)
+    assert not (tmp_path / "runs").exists()

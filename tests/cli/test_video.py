@@ -91,6 +91,24 @@ def test_projections_are_keyframes(tmp_path, network):
     assert looks_like(frames[1], frames[5])  # two keyframes: to and fro
 
 
+@pytest.mark.parametrize("source", ["--space=w", "--space=z", "--projected"])
+def test_every_frame_is_compressed(tmp_path, network, monkeypatch, source):
+    monkeypatch.setenv("STYLEFORGE_CACHE", str(tmp_path / "cache"))
+    seeds = ["--seeds=0-2", "--no-grid"]
+    made("--network", network, *seeds, f"--outdir={tmp_path}", command=generate)
+    keyframes = ["--seeds=0-2", source]
+    if source == "--projected":
+        keyframes = [f"--projected={tmp_path / 'latents.npz'}"]
+    plain, compressed = tmp_path / "plain.gif", tmp_path / "compressed.gif"
+    made("--network", network, *keyframes, "--w-frames=2", "--output", plain)
+    made("--network", network, *keyframes, "--w-frames=2", "--compress=0.1", "--output", compressed)
+    made("--network", network, *seeds, "--compress=0.1", f"--outdir={tmp_path}", command=generate)
+    frames = frames_of(compressed)
+    for k in range(3):
+        assert looks_like(frames[2 * k], pixels(tmp_path / f"seed{k:04d}.png"))
+    assert all(not looks_like(*pair) for pair in zip(frames, frames_of(plain), strict=True))
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("imageio_ffmpeg") is None, reason="needs the video extra (imageio[ffmpeg])"
 )

@@ -69,6 +69,16 @@ def stop_rank(rank, steps, config):
     return run(config)
 
 
+def run_out_of_memory(config):
+    """As `run`, but memory runs out on every rank in the first step."""
+
+    def fail(self, *_):
+        raise MemoryError
+
+    Loop._step = fail
+    return run(config)
+
+
 def kill_rank(rank, steps, config):
     """As `run`, but one rank is killed in its n-th step."""
     step = Loop._step

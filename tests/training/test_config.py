@@ -2,6 +2,7 @@ import dataclasses
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from styleforge.training import GrowingConfig, TrainConfig, training_preset, training_preset_names
@@ -83,6 +84,17 @@ BAD = [
     ("style_mixing_prob", 1.5, "--set style_mixing_prob=…"),
     ("betas", (0.0, 1.0), "--set betas=…"),
     ("subset", 0, "--subset"),
+    ("batch", "32", "--batch"),
+    ("batch", 1.5, "--batch"),
+    ("batch", True, "--batch"),
+    ("batch_gpu", 2.0, "--batch-gpu"),
+    ("workers", 0.5, "--workers"),
+    ("pl_batch_shrink", 1.5, "--set pl_batch_shrink=…"),
+    ("gamma", "high", "--gamma"),
+    ("gamma", None, "--gamma"),
+    ("mirror", "no", "--set mirror=…"),
+    ("mirror", 0, "--set mirror=…"),
+    ("data", None, "--set data=…"),
 ]
 
 
@@ -90,6 +102,12 @@ BAD = [
 def test_a_value_out_of_range_is_refused_with_field_and_flag(config, refuses, field, value, flag):
     with refuses(field, f"got {value!r}", f"({flag})"):
         replace(config, **{field: value})
+
+
+def test_numbers_of_numpy_become_those_of_json(config):
+    changed = replace(config, batch=np.int64(8), gamma=np.float32(0.5))
+    assert json.loads(json.dumps(changed.to_dict()))["batch"] == 8
+    assert changed.to_dict()["gamma"] == 0.5
 
 
 def test_networks_must_fit_each_other(config, refuses):
@@ -115,6 +133,16 @@ def test_a_growing_schedule_out_of_range_is_refused(refuses, field, value):
         GrowingConfig(**{field: value})
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("lr_by_resolution", 0), ("lr_by_resolution", -1.0), ("batch_factor_by_resolution", 0),
+     ("batch_factor_by_resolution", 1.5)],
+)  # fmt: skip
+def test_a_table_of_a_growing_schedule_out_of_range_is_refused(refuses, field, value):
+    with refuses(f"growing.{field}", f"got {value!r} at 16"):
+        GrowingConfig(**{field: {16: value}})
+
+
 def test_a_growing_schedule_must_get_on(refuses):
     with refuses("growing.train_kimg"):
         GrowingConfig(train_kimg=0, fade_kimg=0)
@@ -132,7 +160,6 @@ def test_options_damaged_by_hand_are_refused(config, refuses):
     values = config.to_dict()
     growing = training_preset("config-d", 16).to_dict()
     for bad in (
-        values | {"batch": "32"},
         values | {"betas": 0.9},
         values | {"generator": None},
         growing | {"growing": growing["growing"] | {"later_field": 1}},

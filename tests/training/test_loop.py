@@ -1,4 +1,5 @@
 import errno
+import itertools
 import json
 import math
 import multiprocessing
@@ -6,13 +7,14 @@ import os
 import re
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from processes import run_ranks
 
 from styleforge import checkpoint
-from styleforge.training import DivergedError, GrowingConfig, train
+from styleforge.training import DivergedError, GrowingConfig, resume, train
 from styleforge.training import loop as module
 from styleforge.training.loop import Loop, check_batches, share_of
 from styleforge.training.phases import Losses
@@ -20,6 +22,7 @@ from styleforge.training.state import TrainState
 
 from .tiny_runs import (
     assert_same_gradients,
+    assert_same_run,
     growing_config,
     snapshots,
     stats_without_times,
@@ -406,6 +409,25 @@ def test_a_full_disk_is_said_with_what_to_do_and_the_last_checkpoint_is_intact(t
     assert not list(run_dir.glob(".*"))
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("name", ["stats.jsonl", "log.txt"])
+def test_a_full_disk_is_said_by_the_logs_too(tmp_path, monkeypatch, name):
+    """Each tick's line is written long before the next checkpoint."""
+    run, path_open = Loop.run, Path.open
+
+    def fill(self):
+        with path_open(Path("/dev/full"), "a") as full:  # the open file leads there from now on
+            os.dup2(full.fileno(), (self.log.file if name == "stats.jsonl" else self.console.log).fileno())
+        return run(self)
+
+    monkeypatch.setattr(Loop, "run", fill)
+    with pytest.raises(OSError, match="could not be saved") as info:
+        train(tiny_config(tmp_path), quiet=True)
+    for part in ("No space left", "MB are free", "--keep", "--resume"):
+        assert part in str(info.value)
+    assert "\n" not in str(info.value)
+
+
 def run_out_of_memory(self, *_):
     return torch.empty(1 << 50)  # a million gigabytes: refused by the allocator itself
 
@@ -423,6 +445,15 @@ def test_memory_that_runs_out_is_said_with_what_to_do(tmp_path, monkeypatch, bat
     assert "\n" not in str(info.value)
 
 
+def test_memory_that_runs_out_in_python_is_said_with_what_to_do(tmp_path, monkeypatch):
+    def fail(self, *_):
+        raise MemoryError
+
+    monkeypatch.setattr(Losses, "discriminator_r1", fail)
+    with pytest.raises(MemoryError, match="--batch-gpu 4"):
+        train(tiny_config(tmp_path), quiet=True)
+
+
 def test_the_advised_part_divides_the_batch(tmp_path, monkeypatch):
     monkeypatch.setattr(Losses, "discriminator_r1", run_out_of_memory)
     with pytest.raises(MemoryError, match="--batch-gpu 5,"):
@@ -438,6 +469,25 @@ def test_other_errors_are_not_taken_for_want_of_memory(tmp_path, monkeypatch):
         train(tiny_config(tmp_path), quiet=True)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_cannot_be_read_loses_nothing(tmp_path, monkeypatch, workers):
+    config = tiny_config(tmp_path, workers=workers)
+    whole = train(config, quiet=True).run_dir
+    with monkeypatch.context() as patch:
+        load = Loop._load
+
+        def break_off(self, batch):
+            yield from itertools.islice(load(self, batch), 8)
+            raise OSError("00.png: the server is gone")
+
+        patch.setattr(Loop, "_load", break_off)
+        with pytest.raises(OSError, match="the server is gone"):
+            train(replace(config, desc="broken"), quiet=True)
+    run_dir = whole.with_name(whole.name.replace("00000", "00001") + "-broken")
+    assert checkpoint.load(run_dir).info["counters"]["cur_nimg"] == 64
+    assert_same_run(resume(run_dir, quiet=True).run_dir, whole)
+
+
 def test_a_dead_reader_is_said_with_what_to_do(tmp_path, monkeypatch):
     step = Loop._step
 
@@ -449,3 +499,23 @@ def test_a_dead_reader_is_said_with_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(Loop, "_step", kill_readers)
     with pytest.raises(OSError, match=r"reads pictures died .*--workers 0"):
         train(tiny_config(tmp_path, workers=1, total_kimg=10), quiet=True)
+
+
+def test_a_callback_sees_every_checkpoint_and_its_numbers_are_kept(tmp_path):
+    seen = []
+
+    def on_snapshot(G_ema, cur_nimg):
+        seen.append((cur_nimg, G_ema.training))
+        return [{"metric": "size", "results": {"size": cur_nimg / 2}, "seed": 7}]
+
+    result = train(tiny_config(tmp_path), on_snapshot, quiet=True)
+    assert seen[-1] == (result.cur_nimg, False) and len(seen) == len(set(seen)) > 1
+    lines = [json.loads(line) for line in (result.run_dir / "metric-size.jsonl").read_text().splitlines()]
+    assert [line["results"]["size"] for line in lines] == [nimg / 2 for nimg, _ in seen]
+    assert all(line["seed"] == 7 and (result.run_dir / line["snapshot_pkl"]).exists() for line in lines)
+    assert "size 48" in (result.run_dir / "log.txt").read_text()
+
+
+def test_a_callback_that_returns_nothing_leaves_no_file(tmp_path):
+    result = train(tiny_config(tmp_path), lambda G_ema, cur_nimg: None, quiet=True)
+    assert not list(result.run_dir.glob("metric-*"))

@@ -66,6 +66,12 @@ def test_labels_and_channels_reach_both_networks():
     assert not training_preset("config-f", 32).cond
 
 
+@pytest.mark.parametrize("name", ["auto", "config-f"])
+def test_an_empty_batch_is_refused(refuses, name):
+    with refuses("batch", "got 0", "--batch"):
+        training_preset(name, 64, batch=0)
+
+
 def test_names_are_listed_and_others_are_refused(refuses):
     assert training_preset_names() == ["auto", *preset_names()]
     with refuses("'config-g'", "config-f", "auto", "--cfg"):

@@ -1,9 +1,11 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from styleforge.checkpoint import SUFFIX
 from styleforge.training import DivergedError, open_dataset, resume, train
 from styleforge.training import run_dir as files
 from styleforge.training.loop import Loop
+from styleforge.training.run import clamped
 
 from . import sessions
 from .test_loop import thousands
@@ -171,6 +174,27 @@ def test_changed_data_are_noticed(tmp_path, refuses):
         resume(run_dir, changes={"data": other.data, "total_kimg": 1}, quiet=True)
 
 
+def test_data_may_move(tmp_path):
+    config = tiny_config(tmp_path, total_kimg=0.008)
+    run_dir = train(config, quiet=True).run_dir
+    moved = shutil.move(config.data, tmp_path / "moved.zip")
+    with pytest.raises(FileNotFoundError, match="--data"):
+        resume(run_dir, quiet=True)
+    resume(run_dir, changes={"data": str(moved), "total_kimg": 0.016}, quiet=True)
+    assert files.read_options(run_dir).data == str(moved)
+    assert "other pictures" not in log(run_dir)
+
+
+def test_other_pictures_than_before_are_said(tmp_path):
+    """Their number and names decide the order, so that the run cannot go on exactly."""
+    config = tiny_config(tmp_path, total_kimg=0.008)
+    run_dir = train(config, quiet=True).run_dir
+    with zipfile.ZipFile(config.data, "a") as archive:
+        archive.writestr("new.png", archive.read("00.png"))
+    assert resume(run_dir, changes={"total_kimg": 0.016}, quiet=True).complete
+    assert "holds other pictures" in log(run_dir)
+
+
 def test_statistics_beyond_the_checkpoint_are_taken_back(tmp_path, uninterrupted, monkeypatch):
     """A run that died between the line of a tick and its checkpoint."""
     snapshot, calls = Loop._snapshot, []
@@ -311,6 +335,14 @@ def test_a_killed_rank_ends_the_run_with_a_message_and_a_good_checkpoint(tmp_pat
     assert all(result.complete for result in run_ranks(sessions.run, 2, config))
 
 
+def test_every_rank_names_the_run_directory(tmp_path):
+    config = tiny_config(tmp_path)
+    results = run_ranks(sessions.run_out_of_memory, 2, config)
+    for result in results:
+        assert isinstance(result, MemoryError)
+        assert f"--resume {one_run(config.outdir)} " in str(result)
+
+
 def torchrun(config, function, *arguments):
     """The command of torchrun on a program that runs one of the sessions; sys.exit with a message on an error."""
     program = Path(config.outdir).parent / "program.py"
@@ -418,6 +450,24 @@ def test_the_dataset_must_fit_the_networks(tmp_path, refuses):
 def test_the_dataset_follows_the_config(tmp_path):
     dataset = open_dataset(tiny_config(tmp_path, c_dim=3, mirror=True, subset=5, cache=True))
     assert (len(dataset), dataset.c_dim) == (10, 3)
+
+
+def test_networks_too_wide_for_the_memory_are_said(tmp_path):
+    config = tiny_config(tmp_path)
+    wide = replace(config, generator=replace(config.generator, z_dim=1 << 40, w_dim=1 << 10))
+    with pytest.raises(MemoryError, match="--cbase or --cmax") as info:
+        train(wide, quiet=True)
+    assert "\n" not in str(info.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_half_precision_limits_the_activations(tmp_path):
+    config = tiny_config(tmp_path)
+    assert clamped(config) is config
+    half = clamped(replace(config, precision="fp16"))
+    assert (half.generator.conv_clamp, half.discriminator.conv_clamp) == (256, 256)
+    own = replace(half, generator=replace(half.generator, conv_clamp=100.0))
+    assert clamped(own) is own
 
 
 def test_an_error_is_the_same_after_a_resume(tmp_path, monkeypatch):

@@ -48,6 +48,26 @@ def test_numbers_go_on_after_the_largest(tmp_path, config):
     assert files.create(config, 1).name.startswith("00042-")
 
 
+def test_runs_that_start_at_once_get_directories_of_their_own(config, monkeypatch):
+    first = files.create(config, 1)
+    monkeypatch.setattr(type(first), "iterdir", lambda self: iter(()))  # what the second saw before the first was made
+    assert files.create(config, 1) == first.with_name(first.name.replace("00000", "00001"))
+
+
+def test_a_dataset_s_folder_gives_its_whole_name(tmp_path, config, monkeypatch):
+    (tmp_path / "photos.v2").mkdir()
+    monkeypatch.chdir(tmp_path / "photos.v2")
+    for data in (".", str(tmp_path / "photos.v2")):
+        assert "-config-e-photos.v2-gpus1-" in files.create(replace(config, data=data), 1).name
+
+
+def test_a_place_where_nothing_can_be_made_is_said(tmp_path, config):
+    (tmp_path / "file").touch()
+    for outdir in (tmp_path / "file", tmp_path / "file" / "runs"):
+        with pytest.raises(OSError, match=r"no run directory could be made there \(.*--outdir"):
+            files.create(replace(config, outdir=str(outdir)), 1)
+
+
 def test_a_description_cannot_leave_the_folder(tmp_path, config):
     run_dir = files.create(replace(config, desc="../a/b"), 1)
     assert run_dir.parent == tmp_path / "runs"

@@ -134,7 +134,7 @@ def test_tensorboard_gets_every_mean_when_it_is_there(tmp_path, monkeypatch):
     log = StatsLog(tmp_path, resume_nimg=7)
     log.write({"Loss/G/loss": single(0.5)}, 8)
     log.close()
-    assert Tracker.last.keywords == {"purge_step": 7}
+    assert Tracker.last.keywords == {"purge_step": 8}
     assert Tracker.last.calls[0] == ("add_scalar", ("Loss/G/loss", 0.5), {"global_step": 8})
 
 

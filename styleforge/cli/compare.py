@@ -1,0 +1,92 @@
+"""``styleforge compare``: several generators in one table and one plot."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import click
+
+from styleforge.cli.evaluate import TIMEOUT_SEC
+from styleforge.cli.options import GroupedCommand, GroupedOption, extractor_options, progress_bar
+
+_measure = partial(click.option, cls=GroupedOption, group="Measurement")
+_machine = partial(click.option, cls=GroupedOption, group="Machine")
+
+
+@click.command(
+    cls=GroupedCommand,
+    epilog="""\b
+Examples:
+  styleforge compare runs/00000-config-e-photos runs/00001-config-f-photos --data photos.zip
+  styleforge compare a.safetensors b.safetensors --data D --metrics fid5k_full,pr5k3 --extractor random-vgg""",
+)
+@click.argument("networks", nargs=-1, required=True, metavar="NETWORK...")
+@_measure("--data", required=True, metavar="PATH", help="The real pictures: zip, folder or LMDB.")
+@_measure(
+    "--metrics",
+    default="fid50k_full,pr50k3_full,ppl2_wend",
+    show_default=True,
+    metavar="NAMES",
+    help="As in `styleforge evaluate`.",
+)
+@extractor_options(default="published")
+@_measure("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of latents, labels and noise.")
+@_machine("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or mps.")
+@_machine("--batch", type=click.IntRange(min=1), help="Pictures at a time; by default 1 to 32, by their size.")
+@_machine("--outdir", default="out", show_default=True, metavar="DIR", help="For comparison.json and comparison.png.")
+def compare(
+    networks: tuple[str, ...],
+    data: str,
+    metrics: str,
+    tools: dict[str, Any],
+    seed: int,
+    device: str,
+    batch: int | None,
+    outdir: str,
+) -> None:
+    """Measure generators on the same data and with the same latents, and show them side by side (Table 1)."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from styleforge import checkpoint, dist
+    from styleforge.metrics import Tools, comparison, measure, open_data
+    from styleforge.metrics.pictures import GeneratedPictures
+    from styleforge.metrics.recipes import parse_list
+
+    where = dist.pick_device(device)
+    parse_list(metrics)
+    with dist.Group(where, TIMEOUT_SEC):
+        loaded = [checkpoint.load(checkpoint.resolve(network)) for network in networks]
+        datasets = [open_data(data, one.generator) for one in loaded]  # before any work
+        rows = []
+        for network, one, dataset in zip(networks, loaded, datasets, strict=True):
+            G = one.generator.to(where)
+            pictures = GeneratedPictures(G, seed=seed, labels=dataset, batch=batch)
+            with progress_bar(f"Measuring {network}") as progress:
+                found = measure(pictures, metrics, Tools(D=one.D, device=where, **tools), progress=progress)
+            speed = comparison.images_per_sec(G, pictures.batch)
+            parameters = sum(p.numel() for p in G.parameters())
+            name = _short(network, networks)
+            rows.append(comparison.Row(name=name, measurements=found, images_per_sec=speed, parameters=parameters))
+        if dist.rank() != 0:
+            return
+        table = Table(box=None, pad_edge=False)
+        table.add_column("network")
+        names = list(dict.fromkeys(name for row in rows for name in row.numbers))
+        for name in names:
+            table.add_column(name, justify="right")
+        for row in rows:
+            table.add_row(row.name, *(f"{row.numbers[name]:.5g}" if name in row.numbers else "-" for name in names))
+        Console().print(table)
+        for note in dict.fromkeys(note for row in rows for m in row.measurements for note in m.notes):
+            click.echo(f"Note: {note}", err=True)
+        written = comparison.write(rows, outdir)
+        click.echo(f"Wrote {', '.join(path.name for path in written)} to {outdir}.")
+
+
+def _short(network: str, networks: tuple[str, ...]) -> str:
+    """The last part of a path where that tells the networks apart, else all of it."""
+    last = [one.rstrip("/").rpartition("/")[2] for one in networks]
+    short = network.rstrip("/").rpartition("/")[2]
+    return short if last.count(short) == 1 else network

@@ -1,0 +1,125 @@
+"""Files from the network: fetched once, kept in the cache, continued where a connection broke, and verified."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import http.client
+import os
+import urllib.request
+from pathlib import Path
+
+_BLOCK = 1 << 20
+_TIMEOUT_SEC = 60
+
+
+def cache_dir() -> Path:
+    """Where fetched files are kept: $STYLEFORGE_CACHE, or ``styleforge`` in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "styleforge"
+    return Path(os.environ.get("STYLEFORGE_CACHE", default))
+
+
+def is_offline() -> bool:
+    """Whether $STYLEFORGE_OFFLINE forbids downloads: it is set, and neither empty nor 0."""
+    return os.environ.get("STYLEFORGE_OFFLINE", "") not in ("", "0")
+
+
+def fetch(url: str, target: str | Path, *, sha256: str | None = None, offline: bool = False) -> Path:
+    """Downloads a file, unless it is there already.
+
+    What came before a connection broke is kept beside the target (``.<name>.<version>.part``), and the next call goes
+    on from there, if the server can and still has the same version. Several processes may fetch one file at once.
+
+    Args:
+        url: Where it is.
+        target: Where it goes; its folder is made if it is missing.
+        sha256: Hexadecimal digest of the contents, or its first digits, as published file names have them; None
+            checks nothing but the length.
+        offline: Refuse to download; so does $STYLEFORGE_OFFLINE.
+
+    Returns:
+        The target, which is whole whenever it exists.
+
+    Raises:
+        ValueError: The contents have another digest; they are not kept.
+        OSError: The file cannot be fetched or written, or this is offline.
+    """
+    target = Path(target)
+    if target.exists():
+        return target
+    if offline or is_offline():
+        raise FileNotFoundError(
+            f"{url}: got no copy of it while downloads are forbidden, expected one at {target}; allow them "
+            "(--offline, STYLEFORGE_OFFLINE) or put it there by hand"
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = _transfer(url, target)
+        _verify(url, part, sha256)
+        part.replace(target)
+    except (OSError, http.client.HTTPException) as error:
+        if target.exists():  # another process has brought it meanwhile
+            return target
+        reason = " ".join(str(error).split())
+        raise OSError(f"{url}: could not be fetched ({reason}); try again, or put it at {target} by hand") from error
+    for stale in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        stale.unlink(missing_ok=True)
+    return target
+
+
+def _transfer(url: str, target: Path) -> Path:
+    """Brings all that the server has into a part file, beginning where an earlier call was cut off."""
+    with _request(url) as reply:
+        length = _length(reply)
+        # Parts carry their version in their names, so that no file is pieced together from two.
+        version = f"{reply.headers.get('ETag') or reply.headers.get('Last-Modified')} {length}"
+        part = target.with_name(f".{target.name}.{hashlib.sha256(version.encode()).hexdigest()[:8]}.part")
+        start = part.stat().st_size if part.exists() else 0
+        if not 0 < start <= (length or 0):
+            _write(reply, part, 0, length)
+            return part
+    if start < (length or 0):
+        with _request(url, start) as rest:
+            ranged = rest.status == http.client.PARTIAL_CONTENT
+            _write(rest, part, start if ranged else 0, length)
+    return part
+
+
+def _request(url: str, start: int = 0) -> http.client.HTTPResponse:
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    reply: http.client.HTTPResponse = urllib.request.urlopen(
+        urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_SEC
+    )
+    return reply
+
+
+def _length(reply: http.client.HTTPResponse) -> int | None:
+    length = reply.headers.get("Content-Length")
+    return None if length is None else int(length)
+
+
+def _write(reply: http.client.HTTPResponse, part: Path, start: int, length: int | None) -> None:
+    """Writes what comes from ``start`` on; the file's first ``start`` bytes are there.
+
+    Nothing is cut off before the end: two processes at the same part write the same bytes to the same places.
+    """
+    part.touch()
+    with part.open("r+b") as file:
+        file.seek(start)
+        while block := reply.read(_BLOCK):
+            file.write(block)
+        if length is not None and file.tell() != length:
+            raise ConnectionError(f"the connection broke off after {file.tell()} of {length} bytes")
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _verify(url: str, part: Path, sha256: str | None) -> None:
+    if sha256 is None:
+        return
+    with part.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(sha256.lower()):
+        part.unlink()
+        raise ValueError(f"{url}: got contents with the SHA-256 {digest}, expected {sha256}; try again or elsewhere")

@@ -1,0 +1,330 @@
+"""Metrics of a generator: which pictures are needed, what is taken from them, and the numbers in the end."""
+# Shapes: N pictures, F number of features, K classes.
+
+from __future__ import annotations
+
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from styleforge import dist
+from styleforge.data import ImageDataset
+from styleforge.downloads import cache_dir
+from styleforge.features import Extractor
+from styleforge.features.base import FeatureNetwork
+from styleforge.metrics.collect import MomentSink, Progress, RowSink, Sink, collect
+from styleforge.metrics.fid import frechet_distance
+from styleforge.metrics.inception_score import inception_score
+from styleforge.metrics.kid import kernel_distance
+from styleforge.metrics.pictures import GeneratedPictures, Pictures, RealPictures
+from styleforge.metrics.ppl import path_length, path_length_distances
+from styleforge.metrics.precision_recall import precision_recall
+from styleforge.metrics.recipes import Recipe, parse_list
+from styleforge.metrics.tools import Tools
+from styleforge.networks import Generator
+
+
+@dataclass(kw_only=True, slots=True)
+class Measurement:
+    """One metric of one generator, and how it was obtained."""
+
+    metric: str
+    """Name; with ``@extractor`` where it is not the published one."""
+    results: dict[str, float]
+    """Number by name, such as ``pr50k3_full_precision``."""
+    num_generated: int
+    """Pictures, or pairs."""
+    num_real: int
+    """Real pictures; 0 where none are needed."""
+    seed: int
+    """Of latents, labels and noise."""
+    extractor: str
+    """Name of the feature network."""
+    extractor_checksum: str
+    """SHA-256 of its weights."""
+    resize: str
+    """How pictures were brought to its size."""
+    truncation_psi: float
+    """Truncation; 1 is off."""
+    transform: str
+    """What else was done to w; empty for nothing."""
+    seconds: float
+    """Time that the numbers took once all pictures had been looked at; path lengths with their pictures."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the numbers should know, such as a dataset smaller than asked for."""
+
+
+def evaluate(
+    G: Generator,
+    data: ImageDataset | str | Path | None,
+    names: str | Sequence[str],
+    extractor: str | nn.Module | Extractor | Tools | None = None,
+    seed: int = 0,
+    *,
+    batch: int | None = None,
+) -> dict[str, float]:
+    """Measures a generator; `measure` says more and takes more.
+
+    Args:
+        G: The generator.
+        data: Real pictures; None where none are needed.
+        names: Metrics, such as ``fid50k_full,pr50k3_full`` or a list; see `styleforge.metrics.recipes.parse`.
+        extractor: The feature network; None for the published ones. See `styleforge.metrics.tools.Tools`.
+        seed: Chooses latents, labels and noise: the same seed gives the same numbers.
+        batch: Pictures at a time.
+
+    Returns:
+        Number by name; ``@extractor`` stands behind a name where it is not the published network's number.
+
+    Raises:
+        ValueError: As `measure`.
+        OSError: As `measure`.
+    """
+    tools = extractor if isinstance(extractor, Tools) else Tools(extractor=extractor, device=G.w_avg.device)
+    pictures = GeneratedPictures(G, seed=seed, labels=open_data(data, G), batch=batch)
+    results: dict[str, float] = {}
+    for measurement in measure(pictures, names, tools):
+        results |= measurement.results
+    return results
+
+
+def open_data(data: ImageDataset | str | Path | None, G: Generator) -> ImageDataset | None:
+    """Opens the real pictures for a generator, with labels if it takes any.
+
+    Raises:
+        ValueError: They are of another size, number of channels or kind of labels, or cannot be read.
+        OSError: They cannot be read.
+    """
+    if data is None:
+        return None
+    dataset = data if isinstance(data, ImageDataset) else ImageDataset(data, use_labels=G.c_dim > 0)
+    theirs, mine = (*dataset.resolution, dataset.img_channels), (*G.config.size, G.img_channels)
+    if theirs != mine or (G.c_dim and dataset.c_dim != G.c_dim):
+        names = "{}×{} with {} channels"
+        raise ValueError(
+            f"{dataset.path}: got pictures of {names.format(*theirs)} and labels of length {dataset.c_dim}, expected "
+            f"{names.format(*mine)} and labels of length {G.c_dim} as the network makes them; pack the dataset it was "
+            "trained on (--data)"
+        )
+    return dataset
+
+
+def measure(
+    pictures: GeneratedPictures,
+    names: str | Sequence[str],
+    tools: Tools,
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> list[Measurement]:
+    """Measures generated pictures, all metrics on the same ones, each network run once.
+
+    What real pictures give is kept in the cache. What generated ones give is kept until all is done: a killed
+    evaluation that is started again goes on. Under ``torchrun`` the processes share the work; every rank must call
+    this, and every rank gets the numbers.
+
+    Args:
+        pictures: The generated pictures, and with them the dataset.
+        names: As in `evaluate`.
+        tools: The feature networks.
+        cache: Where to keep things; None for ``metrics`` in `styleforge.downloads.cache_dir`.
+        progress: Called with (done, total) samples of the work at hand.
+
+    Returns:
+        One for each name, in their order.
+
+    Raises:
+        ValueError: An unknown name, too few pictures, no dataset where one is needed, pictures that are not finite.
+        OSError: Weights, pictures or the cache cannot be read, or (`styleforge.dist.LostRankError`) a process died.
+    """
+    recipes = parse_list(names)
+    job = _Job(pictures, tools, cache or cache_dir() / "metrics", progress)
+    for recipe in recipes:
+        job.check(recipe)
+    job.collect_features(recipes)
+    measurements = [job.measure(recipe) for recipe in recipes]
+    job.clean_up()
+    return measurements
+
+
+class _Job:
+    """One call of `measure`."""
+
+    def __init__(self, pictures: GeneratedPictures, tools: Tools, cache: Path, progress: Progress | None) -> None:
+        self.pictures, self.tools, self.progress = pictures, tools, progress
+        self.device = pictures.G.w_avg.device
+        self.dataset = pictures.labels
+        self.fake_folder = cache / f"generated-{pictures.key[:24]}"
+        self.cache = cache
+        self.sinks: dict[tuple[str, str], Sink] = {}
+        """(real or generated, recipe's name) -> what was taken from the pictures."""
+
+    def num_real(self, recipe: Recipe) -> int:
+        """How many real pictures a recipe looks at: fewer than it asks for where there are no more."""
+        if recipe.max_real == 0 or self.dataset is None:
+            return 0
+        return min(len(self.dataset), recipe.max_real or len(self.dataset))
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuses what cannot be measured, before any work."""
+        plain = self.pictures.truncation_psi == 1 and self.pictures.transform is None
+        if recipe.kind == "ppl" and not plain:
+            raise ValueError(
+                f"{recipe.name}: got changed latents, expected none, since path lengths are those of the whole latent "
+                "space; leave out --trunc and --compress"
+            )
+        if recipe.max_real == 0:
+            return
+        if self.dataset is None:
+            raise ValueError(f"{recipe.name}: got no dataset, expected real pictures to compare with (--data)")
+        least = recipe.k + 1 if recipe.kind == "pr" else 2
+        for num, what in (
+            (recipe.num, "generated pictures"),
+            (self.num_real(recipe), f"pictures in {self.dataset.path}"),
+        ):
+            if num < least:
+                raise ValueError(f"{recipe.name}: got {num} {what}, expected at least {least}; take more")
+
+    def collect_features(self, recipes: Sequence[Recipe]) -> None:
+        """Takes from all pictures, real and generated, what the recipes need."""
+        sources: list[tuple[str, Pictures, Path, Callable[[Recipe], int]]] = [
+            ("generated", self.pictures, self.fake_folder, lambda recipe: recipe.num)
+        ]
+        if self.dataset is not None:
+            reals = RealPictures(self.dataset)
+            sources.insert(0, ("real", reals, self.cache / f"real-{reals.key[:24]}", self.num_real))
+        for source, pictures, folder, count in sources:
+            sinks: dict[str, Sink] = {}
+            extractors: dict[str, Extractor] = {}
+            for recipe in recipes:
+                if recipe.kind == "ppl" or count(recipe) == 0:
+                    continue
+                extractor = self.tools.extractor_for(recipe.kind)
+                extractors[_tag(extractor)] = extractor
+                sink = self._sink(recipe, extractor, count(recipe))
+                self.sinks[source, recipe.name] = sinks.setdefault(sink.name, sink)
+            if sinks:
+                work = partial(_extract, pictures, extractors)
+                collect(work, list(sinks.values()), folder, self.device, self.progress)
+
+    def _sink(self, recipe: Recipe, extractor: Extractor, num: int) -> Sink:
+        tag = _tag(extractor)
+        if recipe.kind == "fid":
+            return MomentSink(f"{tag}.features", num, extractor.num_features)
+        if recipe.kind != "is":
+            return RowSink(f"{tag}.features", num, extractor.num_features)
+        black = torch.zeros(1, self.pictures.G.img_channels, *self.pictures.G.config.size, dtype=torch.uint8)
+        logits = extractor(black).logits
+        if logits is None:
+            raise ValueError(f"{recipe.name}: got {extractor.name}, expected an extractor with classes (--extractor)")
+        return RowSink(f"{tag}.logits", num, logits.shape[1])
+
+    def measure(self, recipe: Recipe) -> Measurement:
+        """The number or numbers of a recipe."""
+        start_time = time.perf_counter()
+        tool: FeatureNetwork = (
+            self.tools.distance_for_paths() if recipe.kind == "ppl" else self.tools.extractor_for(recipe.kind)
+        )
+        if recipe.kind == "ppl":
+            distances = self._path_lengths(recipe)  # every rank takes part
+        results: dict[str, float] = {}
+        with warnings.catch_warnings(record=True) as caught:
+            if dist.rank() == 0:
+                results = {"": path_length(distances)} if recipe.kind == "ppl" else self._numbers(recipe)
+        notes = [str(warning.message) for warning in caught]
+        results, notes = dist.broadcast_object([results, notes])
+        num_real = self.num_real(recipe)
+        if recipe.max_real and num_real < recipe.max_real and not recipe.name.endswith("_full"):
+            notes.append(f"{recipe.name}: the dataset has {num_real} pictures, fewer than {recipe.max_real}; all count")
+        suffix = self.tools.suffix(recipe.kind)
+        return Measurement(
+            metric=recipe.name + suffix,
+            results={recipe.name + part + suffix: value for part, value in results.items()},
+            num_generated=recipe.num,
+            num_real=num_real,
+            seed=self.pictures.seed,
+            extractor=tool.name,
+            extractor_checksum=tool.checksum,
+            resize=tool.resize if isinstance(tool, Extractor) else "box-to-256",
+            truncation_psi=self.pictures.truncation_psi,
+            transform=self.pictures.transform_name,
+            seconds=time.perf_counter() - start_time,
+            notes=notes,
+        )
+
+    def _numbers(self, recipe: Recipe) -> dict[str, float]:
+        """Number by the end of its name, from what was collected; on rank 0."""
+        fake, real = self.sinks["generated", recipe.name], self.sinks.get(("real", recipe.name))
+        if isinstance(fake, MomentSink) and isinstance(real, MomentSink):
+            a, b = real.moments, fake.moments
+            return {"": frechet_distance(a.mean, a.covariance, b.mean, b.covariance)}
+        assert isinstance(fake, RowSink)
+        if recipe.kind == "is":
+            mean, std = inception_score(torch.from_numpy(fake.rows))
+            return {"_mean": mean, "_std": std}
+        assert isinstance(real, RowSink)
+        if recipe.kind == "kid":
+            mean, _ = kernel_distance(fake.rows, real.rows, seed=self.pictures.seed)
+            return {"": mean}
+        device = "cpu" if self.device.type == "mps" else self.device  # MPS has no float64
+        precision, recall = precision_recall(real.rows, fake.rows, recipe.k, device=device)
+        return {"_precision": precision, "_recall": recall}
+
+    def _path_lengths(self, recipe: Recipe) -> Tensor:
+        """Untrimmed distances of all pairs [num], on rank 0."""
+        distance, pictures = self.tools.distance_for_paths(), self.pictures
+        kind = f"{recipe.space}{recipe.sampling}{'-crop' if recipe.crop else ''}"
+        sink = RowSink(f"{distance.name}-{distance.checksum[:12]}.{kind}", recipe.num, 1, np.float64)
+
+        def work(chunk: range, wanted: set[str]) -> dict[str, Tensor]:
+            values = path_length_distances(
+                pictures.G,
+                distance,
+                space=recipe.space,
+                sampling=recipe.sampling,
+                num_samples=recipe.num,
+                seed=pictures.seed,
+                crop=recipe.crop,
+                c=pictures.c(chunk),
+                batch=pictures.batch,
+                indices=chunk,
+            )
+            return {sink.output: values[:, None]}
+
+        collect(work, [sink], self.fake_folder, self.device, self.progress)
+        return torch.from_numpy(np.array(sink.rows[:, 0]))
+
+    def clean_up(self) -> None:
+        """Removes what generated pictures gave, now that the numbers are there."""
+        dist.barrier(self.device)
+        if dist.rank() == 0:
+            shutil.rmtree(self.fake_folder, ignore_errors=True)
+
+
+def _tag(extractor: Extractor) -> str:
+    return f"{extractor.name}-{extractor.checksum[:12]}"
+
+
+def _extract(
+    pictures: Pictures, extractors: Mapping[str, Extractor], chunk: range, wanted: set[str]
+) -> dict[str, Tensor]:
+    """The outputs that are wanted, of a chunk's pictures."""
+    parts: dict[str, list[Tensor]] = {}
+    for first in range(chunk.start, chunk.stop, pictures.batch):
+        images_uint8 = pictures(range(first, min(first + pictures.batch, chunk.stop)))
+        for tag, extractor in extractors.items():
+            if not {f"{tag}.features", f"{tag}.logits"} & wanted:
+                continue
+            features, logits = extractor(images_uint8)
+            parts.setdefault(f"{tag}.features", []).append(features)
+            if logits is not None:
+                parts.setdefault(f"{tag}.logits", []).append(logits)
+    return {name: torch.cat(values) for name, values in parts.items()}
