@@ -6,6 +6,7 @@ import glob
 import hashlib
 import http.client
 import os
+import shutil
 import urllib.request
 from pathlib import Path
 
@@ -68,51 +69,38 @@ def fetch(url: str, target: str | Path, *, sha256: str | None = None, offline: b
 
 
 def _transfer(url: str, target: Path) -> Path:
-    """Brings all that the server has into a part file, beginning where an earlier call was cut off."""
+    """Brings all that the server has into a part file, beginning where an earlier call was cut off.
+
+    Two processes at one part write the same bytes to the same places: each begins at the end of what is there.
+    """
     with _request(url) as reply:
-        length = _length(reply)
+        length = None if (stated := reply.headers.get("Content-Length")) is None else int(stated)
         # Parts carry their version in their names, so that no file is pieced together from two.
         version = f"{reply.headers.get('ETag') or reply.headers.get('Last-Modified')} {length}"
         part = target.with_name(f".{target.name}.{hashlib.sha256(version.encode()).hexdigest()[:8]}.part")
-        start = part.stat().st_size if part.exists() else 0
-        if not 0 < start <= (length or 0):
-            _write(reply, part, 0, length)
-            return part
-    if start < (length or 0):
-        with _request(url, start) as rest:
-            ranged = rest.status == http.client.PARTIAL_CONTENT
-            _write(rest, part, start if ranged else 0, length)
+        part.touch()
+        with part.open("r+b") as file:
+            start = file.seek(0, os.SEEK_END)
+            if length is not None and 0 < start < length:
+                with _request(url, start) as rest:
+                    file.seek(start if rest.status == http.client.PARTIAL_CONTENT else 0)
+                    shutil.copyfileobj(rest, file, _BLOCK)
+            elif start != length:
+                file.seek(0)
+                shutil.copyfileobj(reply, file, _BLOCK)
+            if length is not None and file.tell() != length:
+                raise ConnectionError(f"the connection broke off after {file.tell()} of {length} bytes")
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
     return part
 
 
 def _request(url: str, start: int = 0) -> http.client.HTTPResponse:
-    headers = {"Range": f"bytes={start}-"} if start else {}
-    reply: http.client.HTTPResponse = urllib.request.urlopen(
-        urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_SEC
-    )
+    """Asks for a file, from byte ``start`` on."""
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    reply: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_SEC)
     return reply
-
-
-def _length(reply: http.client.HTTPResponse) -> int | None:
-    length = reply.headers.get("Content-Length")
-    return None if length is None else int(length)
-
-
-def _write(reply: http.client.HTTPResponse, part: Path, start: int, length: int | None) -> None:
-    """Writes what comes from ``start`` on; the file's first ``start`` bytes are there.
-
-    Nothing is cut off before the end: two processes at the same part write the same bytes to the same places.
-    """
-    part.touch()
-    with part.open("r+b") as file:
-        file.seek(start)
-        while block := reply.read(_BLOCK):
-            file.write(block)
-        if length is not None and file.tell() != length:
-            raise ConnectionError(f"the connection broke off after {file.tell()} of {length} bytes")
-        file.truncate()
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _verify(url: str, part: Path, sha256: str | None) -> None:

@@ -91,7 +91,7 @@ def test_any_part_may_be_left_out(tmp_path):
     save(tmp_path / "a.safetensors", D=D)
     loaded = load(tmp_path / "a.safetensors")
     assert same_tensors(loaded.D, D)
-    assert replace(loaded, D=None) == Checkpoint()
+    assert replace(loaded, D=None, source="") == Checkpoint()
     with pytest.raises(ValueError, match="without a generator, expected one with G_ema or G"):
         load_generator(tmp_path / "a.safetensors")
 
@@ -366,23 +366,13 @@ def server(tmp_path, monkeypatch):
 
         def do_GET(self):
             asked.append(self.path)
-            if self.path == "/garbage":
-                self.wfile.write(b"garbage\r\n\r\n")
-                return None
-            if not self.path.startswith("/short/"):
-                return super().do_GET()
-            content = (tmp_path / "www" / Path(self.path).name).read_bytes()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content[: len(content) // 2])  # and the connection ends
-            return None
+            super().do_GET()
 
         def log_message(self, *_):
             pass
 
     monkeypatch.setenv("STYLEFORGE_CACHE", str(tmp_path / "cache"))
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "STYLEFORGE_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
         thread = threading.Thread(target=httpd.serve_forever, args=(0.02,))
@@ -412,31 +402,18 @@ def test_files_of_the_same_name_from_other_places_are_kept_apart(tmp_path, serve
         assert same_tensors(load(f"{url}/{folder}/x.safetensors").G_ema, G)
 
 
-def test_a_url_that_cannot_be_fetched_is_said_and_leaves_nothing_in_the_cache(tmp_path, server):
+def test_a_url_that_cannot_be_fetched_is_said(tmp_path, server):
     url, _ = server
-    nobody = "http://127.0.0.1:1/a.safetensors"
-    for bad in (f"{url}/nosuch.safetensors", f"{url}/garbage", nobody, "http:///a.safetensors"):
-        with pytest.raises(OSError, match=r"could not be fetched .*; download it by hand") as info:
-            load(bad)
-        assert "\n" not in str(info.value)
-        assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    with pytest.raises(OSError, match=r"nosuch.safetensors: could not be fetched"):
+        load(f"{url}/nosuch.safetensors")
 
 
-def test_a_download_that_breaks_off_is_said_and_not_kept(tmp_path, server, G):
+def test_no_url_is_fetched_offline_unless_it_was_before(tmp_path, server, G, monkeypatch):
     url, asked = server
     save(tmp_path / "www" / "a.safetensors", G_ema=G)
-    for _ in range(2):
-        with pytest.raises(OSError, match="could not be fetched"):
-            load(f"{url}/short/a.safetensors")
-    assert len(asked) == 2
-
-
-def test_the_cache_lies_where_the_environment_says(monkeypatch):
-    monkeypatch.setenv("STYLEFORGE_CACHE", "/a/b")
-    assert checkpoint.cache_dir() == Path("/a/b")
-    monkeypatch.delenv("STYLEFORGE_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/c")
-    assert checkpoint.cache_dir() == Path("/c/styleforge")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/x")
-    assert checkpoint.cache_dir() == Path("/home/x/.cache/styleforge")
+    load(f"{url}/a.safetensors")
+    monkeypatch.setenv("STYLEFORGE_OFFLINE", "1")
+    load(f"{url}/a.safetensors")
+    with pytest.raises(OSError, match="downloads are forbidden"):
+        load(f"{url}/b.safetensors")
+    assert len(asked) == 1

@@ -50,6 +50,34 @@ def test_grid_of_nothing_is_refused(refuses):
         images.grid(torch.zeros(0, 3, 4, 4, dtype=torch.uint8))
 
 
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "LA"), (3, "RGB"), (4, "RGBA")])
+def test_the_rgb_view_is_the_picture_over_white(channels, mode):
+    x = torch.randint(0, 256, (2, channels, 9, 11), dtype=torch.uint8)
+    x[0, -1], x[1, -1] = 0, 255
+    view = images.rgb_view(x)
+    assert view.shape == (2, 3, 9, 11) and view.dtype == torch.uint8
+    for image, seen in zip(x, view, strict=True):
+        picture = images.to_pil(image)
+        assert picture.mode == mode
+        white = Image.new("RGBA", picture.size, "white")
+        expected = np.asarray(Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")).astype(int)
+        assert np.abs(expected - seen.permute(1, 2, 0).numpy()).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_the_rgb_view_of_floats_agrees_with_that_of_bytes_and_is_differentiable(channels):
+    img = torch.rand(2, channels, 5, 6) * 2 - 1
+    bytes_first = images.rgb_view(images.to_uint8(img)).int()
+    assert (images.to_uint8(images.rgb_view(img)).int() - bytes_first).abs().max() <= 2
+    assert torch.autograd.gradcheck(images.rgb_view, img.double().requires_grad_())
+
+
+def test_more_channels_have_no_rgb_view(refuses):
+    for channels in (0, 5):
+        with refuses(f"{channels} channels", "RGBA"):
+            images.rgb_view(torch.zeros(1, channels, 2, 2))
+
+
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "LA"), (3, "RGB"), (4, "RGBA"), (7, "RGB")])
 def test_png_keeps_every_pixel_of_what_it_can_show(tmp_path, channels, mode):
     image = torch.randint(0, 256, (channels, 5, 7), dtype=torch.uint8)

@@ -50,7 +50,7 @@ def load_extractor(
     offline: bool = False,
     D: Discriminator | None = None,
 ) -> Extractor:
-    """Makes an extractor, on the CPU.
+    """Makes an extractor, on the CPU, or where D is.
 
     Args:
         name: One of `EXTRACTORS`.
@@ -60,11 +60,10 @@ def load_extractor(
         D: The discriminator for ``discriminator``; it is copied.
 
     Raises:
-        ValueError: Another name, ``discriminator`` without one, or a file with other contents.
+        ValueError: Another name, ``discriminator`` without one, a file with other contents, or a missing package.
         OSError: The weights are not at hand and cannot be fetched.
-        ImportError: A package is missing.
     """
-    _require_name(name, EXTRACTORS, D)
+    _require_name("extractor", name, EXTRACTORS, D)
     if name == "random-vgg":
         return RandomVGGExtractor()
     if name == "discriminator":
@@ -82,7 +81,7 @@ def load_distance(
     offline: bool = False,
     D: Discriminator | None = None,
 ) -> Distance:
-    """Makes a distance, on the CPU.
+    """Makes a distance, on the CPU, or where D is.
 
     Args:
         name: One of `DISTANCES`.
@@ -91,7 +90,7 @@ def load_distance(
         offline: Never download.
         D: The discriminator for ``pixel+discriminator``; it is copied.
     """
-    _require_name(name, DISTANCES, D)
+    _require_name("distance", name, DISTANCES, D)
     if name == "random-vgg":
         return RandomVGGDistance()
     if name == "pixel+discriminator":
@@ -100,13 +99,12 @@ def load_distance(
     return LPIPS(path=path, weights_dir=weights_dir, offline=offline)
 
 
-def _require_name(name: str, names: tuple[str, ...], D: Discriminator | None) -> None:
+def _require_name(kind: str, name: str, names: tuple[str, ...], D: Discriminator | None) -> None:
     if name not in names:
-        raise ValueError(f"extractor: got {name!r}, expected one of {', '.join(names)} (--extractor)")
+        raise ValueError(f"{kind}: got {name!r}, expected one of {', '.join(names)}")
     if "discriminator" in name and D is None:
         raise ValueError(
-            f"extractor: got {name} without a discriminator, expected a checkpoint with D in it; take such a one, or "
-            "the stand-in random-vgg (--extractor random-vgg)"
+            f"{kind}: got {name} without a discriminator, expected a checkpoint with D in it; take one, or random-vgg"
         )
 
 
@@ -121,7 +119,8 @@ def available(name: str, weights_dir: str | Path | None = None) -> bool:
         ValueError: Another name.
     """
     if name not in EXTRACTORS + DISTANCES:
-        raise ValueError(f"extractor: got {name!r}, expected one of {', '.join(EXTRACTORS + DISTANCES)}")
+        known = ", ".join(dict.fromkeys(EXTRACTORS + DISTANCES))
+        raise ValueError(f"features: got {name!r}, expected one of {known}")
     if name not in _NEEDS:
         return True
     file, packages = _NEEDS[name]

@@ -7,7 +7,7 @@ import abc
 import contextlib
 import hashlib
 from collections.abc import Iterator
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -171,9 +171,18 @@ def state_checksum(module: nn.Module) -> str:
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """Keeps convolutions on GPUs from rounding to TensorFloat-32, which would change the third digit of features."""
-    cudnn = torch.backends.cudnn
-    with cudnn.flags(
-        enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
-    ):
+    """Keeps GPUs from rounding float32 to TensorFloat-32, which would change the third digit of features."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    switches: list[tuple[Any, str, Any]]
+    if hasattr(cudnn, "conv"):
+        switches = [(cudnn.conv, "fp32_precision", "ieee"), (matmul, "fp32_precision", "ieee")]
+    else:  # PyTorch before 2.9
+        switches = [(cudnn, "allow_tf32", False), (matmul, "allow_tf32", False)]
+    before = [getattr(owner, name) for owner, name, _ in switches]
+    try:
+        for owner, name, exact in switches:
+            setattr(owner, name, exact)
         yield
+    finally:
+        for (owner, name, _), value in zip(switches, before, strict=True):
+            setattr(owner, name, value)

@@ -46,9 +46,17 @@ VGG16 = WeightFile(
 
 
 def folders(weights_dir: str | Path | None) -> list[Path]:
-    """Where weight files are looked for: the user's folder, then the caches of this project and of PyTorch."""
+    """Where weight files are looked for: the user's folder, then the caches of this project and of PyTorch.
+
+    Raises:
+        OSError: The user's folder does not exist.
+    """
     given = weights_dir or os.environ.get("STYLEFORGE_WEIGHTS")
     own = [Path(given)] if given else []
+    if own and not own[0].is_dir():
+        raise NotADirectoryError(
+            f"{given}: there is no such folder, expected one with weight files (--weights-dir, STYLEFORGE_WEIGHTS)"
+        )
     return [*own, cache_dir() / "weights", Path(torch.hub.get_dir()) / "checkpoints"]
 
 
@@ -82,10 +90,11 @@ def locate(
     try:
         return fetch(file.url, cache_dir() / "weights" / file.name, sha256=file.sha256, offline=offline)
     except OSError as error:
+        reason = " ".join(str(error.__cause__ or "downloads are forbidden").split())
         raise FileNotFoundError(
-            f"{file.name}: got no such file, expected the weights of {file.holds}: download {file.url} and put it into "
-            f"{folders(weights_dir)[0]} (--weights-dir chooses another folder), or take the stand-in that needs none "
-            "(--extractor random-vgg)"
+            f"{file.name}: got no such file and could not fetch it ({reason}), expected the weights of {file.holds}: "
+            f"download {file.url} and put it into {folders(weights_dir)[0]} (--weights-dir chooses another folder), or "
+            "take the stand-in that needs none (--extractor random-vgg)"
         ) from error
 
 

@@ -294,8 +294,7 @@ class _Job:
                 seed=pictures.seed,
                 crop=recipe.crop,
                 c=pictures.c(chunk),
-                batch=pictures.batch,
-                indices=chunk,
+                indices=chunk,  # in batches of a fixed size, since a step of 1e-4 makes rounding errors count
             )
             return {sink.output: values[:, None]}
 

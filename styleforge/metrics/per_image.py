@@ -110,13 +110,7 @@ def per_image_report(
     def work(chunk: range, wanted: set[str]) -> dict[str, Tensor]:
         indices = list(chunk)
         lengths = per_image_path_lengths(
-            G,
-            distance,
-            ws_of(indices),
-            seed=pictures.seed,
-            c=pictures.c(indices),
-            batch=pictures.batch,
-            indices=indices,
+            G, distance, ws_of(indices), seed=pictures.seed, c=pictures.c(indices), indices=indices
         )
         return {sink.output: lengths[:, None]}
 

@@ -189,7 +189,6 @@ class Discriminator(nn.Module):
         Raises:
             ValueError: A shape, a label or a level of detail that this network cannot take.
         """
-        self._require_images(img)
         c = require_labels(c, len(img), self.config.c_dim)
         logits: Tensor = self._epilogue(self._last_map(img, lod), c)  # [N, 1]
         return logits
@@ -211,8 +210,8 @@ class Discriminator(nn.Module):
         Raises:
             ValueError: A shape or a level of detail that this network cannot take.
         """
-        self._require_images(img)
         config = self.config
+        require_shape("img", img, [None, config.img_channels, *config.size], "resize or convert the images")
         halvings, fade = split_lod(lod, config.plan.doublings, config.progressive)
         img = box_downsample2d(img.contiguous(memory_format=torch.channels_last), 2**halvings)
         img = img.to(self.compute_dtype or img.dtype)
@@ -239,7 +238,3 @@ class Discriminator(nn.Module):
         """What enters the end, in the images' own type; what came before it is not kept."""
         (x,) = collections.deque(self.feature_maps(img, lod), maxlen=1)
         return x.to(img.dtype)
-
-    def _require_images(self, img: Tensor) -> None:
-        shape = [None, self.config.img_channels, *self.config.size]
-        require_shape("img", img, shape, "resize or convert the images")

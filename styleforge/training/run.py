@@ -18,7 +18,7 @@ from styleforge.data import ImageDataset
 from styleforge.training import run_dir as files
 from styleforge.training.config import TrainConfig
 from styleforge.training.console import Console
-from styleforge.training.loop import Loop, OnSnapshot, TrainResult, check_batches, out_of_memory
+from styleforge.training.loop import Loop, OnSnapshot, TrainResult, check_batches, out_of_memory, share_of
 from styleforge.training.state import TrainState
 from styleforge.training.transfer import transfer
 
@@ -62,6 +62,7 @@ def train(
         run_dir = Path(dist.broadcast_object(created))
         console = Console(run_dir / "log.txt", quiet)
         console.say(f"run directory {run_dir}")
+        _tell_of_groups(config, console)
         if init_from is not None:
             _transfer(state, init_from, console)
         return Loop(state, dataset, run_dir, console, on_snapshot, wandb_project, resumed=False, minutes=minutes).run()
@@ -109,6 +110,7 @@ def resume(
             raise FileNotFoundError(f"{error}; if it has moved, say where to with --data") from error
         state = _new_state(config, device, dataset)
         console = Console(run_dir / "log.txt", quiet)
+        _tell_of_groups(config, console)
         found = files.last_good(run_dir, console.say)
         if found is not None:
             path, source = found
@@ -131,6 +133,8 @@ def _prepare_device(config: TrainConfig) -> torch.device:
     device = dist.pick_device(config.device)
     if device.type == "cpu":
         keep_freed_memory()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # whose streams the phases are timed on
     return device
 
 
@@ -142,6 +146,20 @@ def clamped(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(
         config, generator=generator, discriminator=dataclasses.replace(config.discriminator, conv_clamp=256.0)
     )
+
+
+def _tell_of_groups(config: TrainConfig, console: Console) -> None:
+    """Says when less than the whole batch at a time changes the minibatch standard deviation."""
+    _, at_a_time = share_of(config, config.batch)
+    wanted = config.discriminator.mbstd_group if config.discriminator.mbstd_channels else 1
+    group, part = (
+        max(size for size in range(1, min(wanted, num) + 1) if num % size == 0) for num in (config.batch, at_a_time)
+    )
+    if group != part:
+        console.say(
+            f"{at_a_time} images at a time form groups of {part} for the minibatch standard deviation, where the whole "
+            f"batch of {config.batch} has groups of {group}; a multiple of {group} at a time keeps them (--batch-gpu)"
+        )
 
 
 def _new_state(config: TrainConfig, device: torch.device, dataset: ImageDataset) -> TrainState:

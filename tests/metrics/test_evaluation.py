@@ -50,7 +50,7 @@ def test_numbers_are_those_of_the_pictures_put_together_by_hand(data):
 
 
 def test_the_same_seed_gives_the_same_digits_and_another_batch_nearly_so(data):
-    names = "fid0.06k_full,kid0.06k,pr0.05k3"
+    names = "fid0.06k_full,kid0.06k,pr0.05k3,ppl0.01k2_wend"
     first = evaluate(tiny_generator(), data, names, "random-vgg")
     assert evaluate(tiny_generator(), data, names, "random-vgg") == first
     for batch in (1, 7):

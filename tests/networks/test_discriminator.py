@@ -145,6 +145,25 @@ def test_a_mixed_precision_network_returns_logits_in_the_dtype_of_the_images():
     assert (mixed - full).abs().max() < 0.1
 
 
+@pytest.mark.parametrize("values", [{}, {"architecture": "skip"}, {"resolution": 4}])
+def test_feature_maps_are_what_enters_the_blocks(values):
+    D = make(**values)
+    img = torch.randn(2, 3, *D.config.size)
+    maps = list(D.feature_maps(img))
+    assert [tuple(x.shape[2:]) for x in maps] == [block.size for block in D.blocks]
+    assert torch.equal(D.blocks[-1](maps[-1], None), D(img))
+
+
+@pytest.mark.parametrize("channels", [0, 2])
+def test_features_are_what_the_last_layer_sees_of_each_image_alone(channels):
+    D = make(mbstd_channels=channels)
+    img = torch.randn(3, 3, 32, 32)
+    features = D.features(img)
+    assert features.shape == (3, D.num_features)
+    for i in range(3):
+        torch.testing.assert_close(D.blocks[-1].out(features[i : i + 1]), D(img[i : i + 1]), atol=1e-5, rtol=1e-5)
+
+
 def test_bad_inputs_are_refused(refuses):
     D, conditional = make(), make(c_dim=3)
     img = torch.zeros(2, 3, 32, 32)
@@ -160,6 +179,8 @@ def test_bad_inputs_are_refused(refuses):
         conditional(img)
     with refuses("[2, 4]", "[2, 3]"):
         conditional(img, torch.zeros(2, 4))
+    with refuses("[2, 3, 64, 64]"):
+        D.features(torch.zeros(2, 3, 64, 64))
     with refuses("lod", "0.5", "progressive=True"):
         D(img, lod=0.5)
     with refuses("lod", "4", "0 to 3"):

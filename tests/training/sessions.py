@@ -72,7 +72,7 @@ def stop_rank(rank, steps, config):
 def run_out_of_memory(config):
     """As `run`, but memory runs out on every rank in the first step."""
 
-    def fail(self, *_):
+    def fail(self, *arguments, **keywords):
         raise MemoryError
 
     Loop._step = fail

@@ -461,6 +461,23 @@ def test_networks_too_wide_for_the_memory_are_said(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(("batch", "batch_gpu", "said"), [(8, 4, False), (8, 2, True), (6, 3, False), (12, 6, True)])
+def test_parts_that_change_the_groups_of_the_batch_are_said(tmp_path, batch, batch_gpu, said):
+    config = tiny_config(tmp_path, total_kimg=0.006, batch=batch, batch_gpu=batch_gpu)
+    run_dir = train(config, quiet=True).run_dir
+    assert (f"{batch_gpu} images at a time form groups of" in log(run_dir)) == said
+
+
+def test_phases_are_timed_on_the_gpu_that_was_asked_for(tmp_path, monkeypatch):
+    current = []
+    monkeypatch.setattr(dist, "pick_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr("styleforge.training.run.check_batches", lambda config: 1 / 0)  # no further without a GPU
+    with pytest.raises(ZeroDivisionError):
+        train(tiny_config(tmp_path, device="cuda:1"), quiet=True)
+    assert current == [torch.device("cuda:1")]
+
+
 def test_half_precision_limits_the_activations(tmp_path):
     config = tiny_config(tmp_path)
     assert clamped(config) is config
