@@ -20,10 +20,12 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 
 class RandomInception(FeatureExtractorInceptionV3):
-    """Keeps its initial weights."""
+    """Has random weights that keep the scale of features."""
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> None:
-        pass
+        for module in self.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(module.weight)
 
 
 def pictures_per_second(network: torch.nn.Module, images_uint8: torch.Tensor, threads: int, repeats: int) -> float:

@@ -311,9 +311,10 @@ def plot_factors(report: FactorReport, path: str | Path) -> None:
             ax.set_yticks([])
             ax.grid(visible=False)
             for k, (label, readings) in enumerate(sides):
+                colour, alpha = plots.COLOURS[k], (0.35, 1.0)[k]
                 if factor.values:
                     places = np.arange(len(factor.values)) + 0.4 * (k - 0.5)
-                    ax.bar(places, _shares(factor, readings[:, i]), 0.4, color=plots.COLOURS[k], label=label)
+                    ax.bar(places, _shares(factor, readings[:, i]), 0.4, color=colour, alpha=alpha, label=label)
                     ax.set_xticks(range(len(factor.values)), factor.values, fontsize=7)
                 else:
                     margin = 0.15 * (factor.high - factor.low)
@@ -324,9 +325,9 @@ def plot_factors(report: FactorReport, path: str | Path) -> None:
                         bins.tolist(),
                         density=True,
                         histtype="stepfilled" if k == 0 else "step",
-                        alpha=0.35 if k == 0 else 1.0,
                         linewidth=1.6,
-                        color=plots.COLOURS[k],
+                        color=colour,
+                        alpha=alpha,
                         label=label,
                     )
         for ax in axes[len(FACTORS) :]:

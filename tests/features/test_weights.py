@@ -118,7 +118,7 @@ def test_a_malicious_file_is_refused_and_not_run(tmp_path, refuses, kind):
     pytest.importorskip("torch_fidelity")
     path, sprung = tmp_path / "evil.pth", tmp_path / "sprung"
     if kind == "pickle":
-        path.write_bytes(pickle.dumps(Trap(sprung)))
+        path.write_bytes(pickle.dumps(Trap(sprung), protocol=2))
     else:
         torch.save({"a": Trap(sprung)}, path, _use_new_zipfile_serialization=kind == "torch")
     with refuses("evil.pth", "damaged or holds more than tensors", "torch-fidelity's InceptionV3"):
