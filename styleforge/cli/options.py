@@ -209,13 +209,11 @@ def extractor_options(default: str) -> Callable[[Callable[..., None]], Callable[
     Args:
         default: The extractor unless another is asked for.
     """
-    from styleforge.metrics.tools import CHOICES
-
     options = (
         _measure(
-            "--extractor", type=click.Choice(CHOICES), default=default, show_default=True,
-            help="Feature network: the published ones, those whose weights are at hand (auto), or one by name; "
-            "random-vgg and discriminator need no download, and mark every number.",
+            "--extractor", default=default, show_default=True, metavar="NAME",
+            help="published; auto: those of them whose weights are at hand; or one by name: inception, vgg16, or "
+            "random-vgg and discriminator, which need no download, and mark every number.",
         ),
         _measure(
             "--weights-dir", metavar="DIR",
