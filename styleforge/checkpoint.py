@@ -211,6 +211,9 @@ def resolve(source: str | Path) -> Path:
         name = Path(urllib.parse.urlparse(text).path).name or "checkpoint"
         return fetch(text, cache_dir() / "downloads" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}-{name}")
     path = Path(source)
+    bundled = sorted(file.stem for file in BUNDLED.glob(f"*{SUFFIX}"))
+    if text in bundled and not path.is_file():  # also beside a folder of that name, such as `make demo` leaves
+        return BUNDLED / f"{text}{SUFFIX}"
     if path.is_dir():
         snapshots = sorted(path.glob(f"network-snapshot-*{SUFFIX}"))
         if not snapshots:
@@ -218,8 +221,5 @@ def resolve(source: str | Path) -> Path:
         return snapshots[-1]
     if path.exists():
         return path
-    bundled = sorted(file.stem for file in BUNDLED.glob(f"*{SUFFIX}"))
-    if text in bundled:
-        return BUNDLED / f"{text}{SUFFIX}"
     names = f", or one of the bundled models {', '.join(bundled)}" if bundled else ""
     raise FileNotFoundError(f"{source}: there is no such file, expected a checkpoint's path or URL{names}")

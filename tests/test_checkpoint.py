@@ -417,3 +417,11 @@ def test_no_url_is_fetched_offline_unless_it_was_before(tmp_path, server, G, mon
     with pytest.raises(OSError, match="downloads are forbidden"):
         load(f"{url}/b.safetensors")
     assert len(asked) == 1
+
+
+def test_a_bundled_name_is_the_model_beside_a_folder_of_that_name_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert checkpoint.resolve("demo") == checkpoint.BUNDLED / "demo.safetensors"
+    with pytest.raises(FileNotFoundError, match="folder without"):
+        checkpoint.resolve("./demo/")

@@ -176,6 +176,11 @@ class _Job:
     def check(self, recipe: Recipe) -> None:
         """Refuses what cannot be measured, before any work."""
         plain = self.pictures.truncation_psi == 1 and self.pictures.transform is None
+        if recipe.kind == "ppl" and self.pictures.lod:
+            raise ValueError(
+                f"{recipe.name}: got level of detail {self.pictures.lod:g}, expected 0, since path lengths are those of "
+                "the whole network; measure them when it has grown (--lod)"
+            )
         if recipe.kind == "ppl" and not plain:
             raise ValueError(
                 f"{recipe.name}: got changed latents, expected none, since path lengths are those of the whole latent "
@@ -299,7 +304,8 @@ class _Job:
             return {sink.output: values[:, None]}
 
         collect(work, [sink], self.fake_folder, self.device, self.progress)
-        return torch.from_numpy(np.array(sink.rows[:, 0]))
+        # Rank 0 alone has the rows when they were complete before.
+        return torch.from_numpy(np.array(sink.rows[:, 0])) if dist.rank() == 0 else torch.empty(0)
 
     def clean_up(self) -> None:
         """Removes what generated pictures gave, now that the numbers are there."""

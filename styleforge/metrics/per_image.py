@@ -115,7 +115,10 @@ def per_image_report(
         return {sink.output: lengths[:, None]}
 
     collect(work, [sink], folder, G.w_avg.device, progress)
-    lengths = torch.from_numpy(np.array(sink.rows[:, 0]))  # complete on rank 0, which is the one that writes
+    lengths = torch.zeros(num, dtype=torch.float64)
+    if dist.rank() == 0:  # which has them all
+        lengths = torch.from_numpy(np.array(sink.rows[:, 0]))
+    lengths = dist.broadcast(lengths, 0, G.w_avg.device)
     order = lengths.argsort()
     tenth = max(num // 10, 1)
     places = torch.linspace(0, tenth - 1, min(GRID, tenth)).round().long()

@@ -75,7 +75,8 @@ def read_metrics(run_dir: str | Path) -> dict[str, list[tuple[float, float]]]:
         for line in path.read_text(encoding="utf-8").splitlines():
             values = json.loads(line)
             digits = "".join(filter(str.isdigit, Path(values.get("snapshot_pkl") or "").stem.rpartition("-")[2]))
-            if digits:
+            plain = values.get("truncation_psi", 1) == 1 and not values.get("transform")
+            if digits and plain:
                 for name, value in values["results"].items():
                     found.setdefault(name, {})[float(digits)] = value  # the last measurement of a snapshot counts
     return {name: sorted(points.items()) for name, points in found.items()}

@@ -160,3 +160,20 @@ def test_pictures_that_are_not_finite_are_no_number(data, refuses):
     G.synthesis.noise_inputs()[0].strength.fill_(float("nan"))
     with refuses("not finite", "snapshot"):
         evaluate(G, data, "fid0.06k", "random-vgg")
+
+
+def shared_twice(data):
+    with dist.Group(torch.device("cpu")):
+        return evaluate(tiny_generator(), data, "ppl0.01k2_wend,ppl0.010k2_wend", "random-vgg")
+
+
+def test_processes_agree_on_what_was_complete_before(data):
+    first, second = run_ranks(shared_twice, 2, data)
+    assert first == second and len(set(first.values())) == 1
+
+
+def test_path_lengths_of_a_growing_network_are_refused(refuses):
+    with refuses("level of detail 1", "--lod"):
+        measure(
+            GeneratedPictures(tiny_generator("config-a"), seed=0, lod=1.0), "ppl1k2_wend", Tools(extractor="random-vgg")
+        )
