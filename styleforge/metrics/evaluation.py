@@ -178,8 +178,8 @@ class _Job:
         plain = self.pictures.truncation_psi == 1 and self.pictures.transform is None
         if recipe.kind == "ppl" and self.pictures.lod:
             raise ValueError(
-                f"{recipe.name}: got level of detail {self.pictures.lod:g}, expected 0, since path lengths are those of "
-                "the whole network; measure them when it has grown (--lod)"
+                f"{recipe.name}: got level of detail {self.pictures.lod:g}, expected 0, since path lengths are those "
+                "of the whole network; measure them when it has grown (--lod)"
             )
         if recipe.kind == "ppl" and not plain:
             raise ValueError(
