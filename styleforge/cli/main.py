@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import os
 import sys
 
 import click
 
 from styleforge import __version__
+from styleforge.cli.lazy import LazyGroup
 
 VERBS: dict[str, tuple[str, str]] = {
     "data": ("styleforge.cli.data:data", "Pack, check and draw datasets."),
@@ -17,47 +16,14 @@ VERBS: dict[str, tuple[str, str]] = {
     "curves": ("styleforge.cli.curves:curves", "Draw the curves of training runs."),
     "evaluate": ("styleforge.cli.evaluate:evaluate", "Measure a generator: FID, KID, precision, recall, path length."),
     "compare": ("styleforge.cli.compare:compare", "Measure several generators, and show them side by side."),
-    "analyze": ("styleforge.cli.analyze:analyze", "Look into a generator: what varies in its pictures."),
+    "analyze": ("styleforge.cli.analyze:analyze", "Look into a generator: what it makes, and what goes wrong in it."),
     "generate": ("styleforge.cli.generate:generate", "Make pictures from seeds or projected latents."),
     "mix": ("styleforge.cli.mix:mix", "Make a matrix of pictures that mix the styles of two seeds."),
     "video": ("styleforge.cli.video:video", "Make an animation that loops through seeds or projected latents."),
     "demo": ("styleforge.cli.demo:demo", "Draw a dataset, train on it, make pictures: all in a few minutes."),
     "summary": ("styleforge.cli.summary:summary", "Show the networks of a preset: blocks, shapes and parameters."),
 }
-"""verb -> (module:command, one-line help). The help stands here so that listing imports nothing."""
-
-
-class LazyGroup(click.Group):
-    """A click group whose commands are named in a table and imported on first use."""
-
-    def __init__(self, *, verbs: dict[str, tuple[str, str]], **attributes: object) -> None:
-        super().__init__(**attributes)  # type: ignore[arg-type]  # click types each attribute on its own
-        self.verbs = verbs
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The verbs, in the table's order: the order in which a person meets them."""
-        return list(self.verbs)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imports one verb's command."""
-        if cmd_name not in self.verbs:
-            return None
-        module, attribute = self.verbs[cmd_name][0].split(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Finds the verb, and suggests one for a misspelt one."""
-        if args and args[0] not in self.verbs and (near := difflib.get_close_matches(args[0], self.verbs, 1)):
-            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists the verbs from the table, without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(verb, text) for verb, (_, text) in self.verbs.items()])
+"""See `styleforge.cli.lazy.LazyGroup`."""
 
 
 @click.command(

@@ -1,4 +1,4 @@
-"""``styleforge analyze``: look into a generator."""
+"""``styleforge analyze factors``: how much a generator of portraits varies."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ _measure = partial(click.option, cls=GroupedOption, group="Measurement")
 _output = partial(click.option, cls=GroupedOption, group="Output")
 
 
-@click.group()
-def analyze() -> None:
-    """Look into a generator: what it makes, and what goes wrong."""
-
-
-@analyze.command(
+@click.command(
     cls=GroupedCommand,
     epilog="""\b
 Examples:
