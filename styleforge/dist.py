@@ -19,6 +19,14 @@ from torch import Tensor
 
 TIMEOUT_SEC = 600
 """A collective that waits longer for a rank fails; a rank whose process died is noticed at once."""
+PATIENCE_SEC = 24 * 60 * 60
+"""The same for `together`, where one rank may have hours of work that the others have not."""
+
+_ALIKE = (ValueError, OSError, MemoryError)
+"""What a user can mend, and so what every rank should say."""
+_MESSAGE_BYTES = 4096
+_patient: Any = None
+"""All ranks, over gloo, with `PATIENCE_SEC`."""
 
 
 def rank() -> int:
@@ -71,6 +79,7 @@ class Group:
         self.device, self.timeout_sec = device, timeout_sec
 
     def __enter__(self) -> Group:
+        global _patient
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             if self.device.type == "cuda":
                 torch.cuda.set_device(self.device)
@@ -79,6 +88,7 @@ class Group:
                     "nccl" if self.device.type == "cuda" else "gloo",
                     timeout=datetime.timedelta(seconds=self.timeout_sec),
                 )
+                _patient = torch.distributed.new_group(backend="gloo", timeout=datetime.timedelta(seconds=PATIENCE_SEC))
             except RuntimeError as error:
                 raise LostRankError(
                     f"the processes did not find each other within {self.timeout_sec:g} s "
@@ -166,9 +176,47 @@ def broadcast_object(x: Any) -> Any:
     return json.loads(bytes(broadcast(data, 0, device).numpy()))
 
 
-def barrier(device: torch.device) -> None:
-    """Waits until every rank is here."""
-    any_rank(False, device)
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """A block that every rank goes through, and that ends alike on all: well, or with the first rank's error.
+
+    It is for work of which ranks have different amounts, or which only one does, and which can fail on one alone:
+    unlike in other collectives, ranks wait for each other for up to a day. Inside there must be no collective that
+    another rank may miss. Errors of other kinds than those that users can mend end their process, as ever.
+
+    Raises:
+        ValueError: On any rank.
+        OSError: On any rank.
+        MemoryError: On any rank.
+        LostRankError: Another process died.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except LostRankError:
+        raise
+    except _ALIKE as raised:
+        error = raised
+    if world_size() > 1:
+        error = _first_error(error)
+    if error is not None:
+        raise error
+
+
+def _first_error(error: Exception | None) -> Exception | None:
+    """This rank's error, or else that of the lowest rank that has one."""
+    kind = next((i for i, kind in enumerate(_ALIKE) if isinstance(error, kind)), None)
+    text = json.dumps([kind, str(error)[:600]], ensure_ascii=False).encode("utf-8", "replace")
+    own = torch.zeros(_MESSAGE_BYTES, dtype=torch.uint8)
+    own[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    all_texts = [torch.empty_like(own) for _ in range(world_size())]
+    with _naming_the_lost():
+        torch.distributed.all_gather(all_texts, own, group=_patient)
+    for other in all_texts:
+        kind, message = json.loads(bytes(other.numpy()).rstrip(b"\0"))
+        if kind is not None and error is None:
+            error = _ALIKE[kind](message)
+    return error
 
 
 def _reduce(x: Tensor, op: torch.distributed.ReduceOp.RedOpType) -> None:

@@ -95,6 +95,48 @@ def test_a_rank_that_does_not_answer_is_given_up_after_the_time_limit():
     assert "did not answer within its time limit" in str(lost)
 
 
+def work_of_which_one_has_more(seconds, error):
+    """Rank 1 works for longer than other collectives wait, and may fail."""
+    with dist.Group(CPU, timeout_sec=1):
+        with dist.together():
+            if dist.rank() == 1:
+                time.sleep(seconds)
+                if error is not None:
+                    raise error
+        return dist.any_rank(dist.rank() == 1, CPU)
+
+
+def test_ranks_wait_long_for_one_that_has_more_to_do():
+    assert run_ranks(work_of_which_one_has_more, 2, 2, None) == [True, True]
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("bad ψ\n" * 500), FileNotFoundError(2, "gone", "a.zip"), MemoryError("m")]
+)
+def test_an_error_of_one_rank_is_that_of_all(error):
+    first, second = run_ranks(work_of_which_one_has_more, 2, 0, error)
+    assert str(second) == str(error) and str(first) == str(error)[:600]
+    assert isinstance(first, ValueError if isinstance(error, ValueError) else OSError | MemoryError)
+
+
+def dies_together():
+    with dist.Group(CPU), dist.together():
+        if dist.rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_rank_that_dies_at_work_is_noticed_at_once():
+    lost, nothing = run_ranks(dies_together, 2, timeout=60)
+    assert nothing is None and isinstance(lost, dist.LostRankError)
+
+
+def test_alone_together_changes_nothing():
+    with pytest.raises(KeyError), dist.together():
+        raise KeyError
+    with pytest.raises(ValueError, match="mine"), dist.together():
+        raise ValueError("mine")
+
+
 def alone():
     with dist.Group(CPU, timeout_sec=1):
         pass

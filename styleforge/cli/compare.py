@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from styleforge.cli.evaluate import TIMEOUT_SEC
 from styleforge.cli.options import GroupedCommand, GroupedOption, extractor_options, progress_bar
 
 _measure = partial(click.option, cls=GroupedOption, group="Measurement")
@@ -23,6 +22,7 @@ Examples:
 )
 @click.argument("networks", nargs=-1, required=True, metavar="NETWORK...")
 @_measure("--data", required=True, metavar="PATH", help="The real pictures: zip, folder or LMDB.")
+@_measure("--mirror", is_flag=True, help="Mirror images are real pictures, too, as for networks trained with --mirror.")
 @_measure(
     "--metrics",
     default="fid50k_full,pr50k3_full,ppl2_wend",
@@ -32,43 +32,56 @@ Examples:
 )
 @extractor_options(default="published")
 @_measure("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of latents, labels and noise.")
+@_measure("--lod", type=float, default=0.0, help="Level of detail of progressive networks; 1 halves it once.")
 @_machine("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or mps.")
 @_machine("--batch", type=click.IntRange(min=1), help="Pictures at a time; by default 1 to 32, by their size.")
 @_machine("--outdir", default="out", show_default=True, metavar="DIR", help="For comparison.json and comparison.png.")
 def compare(
     networks: tuple[str, ...],
     data: str,
+    mirror: bool,
     metrics: str,
     tools: dict[str, Any],
     seed: int,
+    lod: float,
     device: str,
     batch: int | None,
     outdir: str,
 ) -> None:
-    """Measure generators on the same data and with the same latents, and show them side by side (Table 1)."""
+    """Measure generators on the same data and with the same latents, and show them side by side (Table 1).
+
+    With --extractor discriminator all are seen with the eyes of the first network's discriminator. A killed comparison
+    goes on where it was.
+    """
     from rich.console import Console
     from rich.table import Table
 
     from styleforge import checkpoint, dist
-    from styleforge.metrics import Tools, comparison, measure, open_data
+    from styleforge.metrics import Tools, comparison, forget, measure, open_data
     from styleforge.metrics.pictures import GeneratedPictures
     from styleforge.metrics.recipes import parse_list
 
     where = dist.pick_device(device)
     parse_list(metrics)
-    with dist.Group(where, TIMEOUT_SEC):
-        loaded = [checkpoint.load(checkpoint.resolve(network)) for network in networks]
-        datasets = [open_data(data, one.generator) for one in loaded]  # before any work
+    with dist.Group(where):
+        with dist.together():  # before any work
+            loaded = [checkpoint.load(checkpoint.resolve(network)) for network in networks]
+            datasets = [open_data(data, one.generator, mirror=mirror) for one in loaded]
+        every_tool = Tools(D=loaded[0].D, device=where, **tools)
+        every_pictures = [
+            GeneratedPictures(one.generator, seed=seed, labels=dataset, lod=lod, batch=batch)
+            for one, dataset in zip(loaded, datasets, strict=True)
+        ]
         rows = []
-        for network, one, dataset in zip(networks, loaded, datasets, strict=True):
-            G = one.generator.to(where)
-            pictures = GeneratedPictures(G, seed=seed, labels=dataset, batch=batch)
+        for network, pictures in zip(networks, every_pictures, strict=True):
+            G = pictures.G.to(where)
             with progress_bar(f"Measuring {network}") as progress:
-                found = measure(pictures, metrics, Tools(D=one.D, device=where, **tools), progress=progress)
+                found = measure(pictures, metrics, every_tool, progress=progress, keep=True)
             speed = comparison.images_per_sec(G, pictures.batch)
             parameters = sum(p.numel() for p in G.parameters())
             name = _short(network, networks)
             rows.append(comparison.Row(name=name, measurements=found, images_per_sec=speed, parameters=parameters))
+            G.cpu()
         if dist.rank() != 0:
             return
         table = Table(box=None, pad_edge=False)
@@ -82,6 +95,8 @@ def compare(
         for note in dict.fromkeys(note for row in rows for m in row.measurements for note in m.notes):
             click.echo(f"Note: {note}", err=True)
         written = comparison.write(rows, outdir)
+        for pictures in every_pictures:
+            forget(pictures)
         click.echo(f"Wrote {', '.join(path.name for path in written)} to {outdir}.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,19 +18,22 @@ if TYPE_CHECKING:
     from styleforge.metrics.tools import Tools
     from styleforge.networks import Generator
 
-TIMEOUT_SEC = 24 * 60 * 60
-"""What processes wait for each other: one computes nearest neighbours alone, which can take hours on a CPU. One that
-died is noticed at once."""
-
 _measure = partial(click.option, cls=GroupedOption, group="Measurement")
 _machine = partial(click.option, cls=GroupedOption, group="Machine")
 _output = partial(click.option, cls=GroupedOption, group="Output")
 
 
 class Range(click.ParamType):
-    """``0.3:1.0:0.1``, read as the list of numbers from first to last."""
+    """``0.3:1.0:0.1``, read as the list of numbers from first to last.
+
+    Args:
+        above: All of them must be above this.
+    """
 
     name = "first:last:step"
+
+    def __init__(self, above: float = -math.inf) -> None:
+        self.above = above
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
         """Parses the text."""
@@ -37,13 +41,15 @@ class Range(click.ParamType):
             return value
         try:
             first, last, step = (float(part) for part in str(value).split(":"))
-            count = round((last - first) / step)
+            count = math.floor((last - first) / step + 1e-9)  # never beyond the last, but for rounding
             if count < 0 or step <= 0 or count > 100:
                 raise ValueError
         except (ValueError, ZeroDivisionError, OverflowError):
             self.fail(
                 f"got {value!r}, expected FIRST:LAST:STEP such as 0.3:1.0:0.1, of at most 101 numbers", param, ctx
             )
+        if first <= self.above:
+            self.fail(f"got {value!r}, expected numbers above {self.above:g}", param, ctx)
         return [round(first + i * step, 10) for i in range(count + 1)]
 
 
@@ -65,6 +71,7 @@ Examples:
     help="A checkpoint, a run directory, a bundled model, or a URL.",
 )
 @_measure("--data", metavar="PATH", help="The real pictures: zip, folder or LMDB.")
+@_measure("--mirror", is_flag=True, help="Mirror images are real pictures, too, as for networks trained with --mirror.")
 @_measure(
     "--metrics", metavar="NAMES",
     help="Such as fid50k_full,pr50k3_full,ppl2_wend, with any count, as in fid10k_full.  [default: fid50k_full]",
@@ -80,7 +87,9 @@ Examples:
     help="Compress what is rare in w (Wulff & Torralba, Eq. 6).",
 )  # fmt: skip
 @_measure("--sweep-trunc", type=Range(), metavar="FIRST:LAST:STEP", help="Measure at each of these PSI, and plot.")
-@_measure("--sweep-compress", type=Range(), metavar="FIRST:LAST:STEP", help="Measure at each of these TAU, and plot.")
+@_measure(
+    "--sweep-compress", type=Range(above=0), metavar="FIRST:LAST:STEP", help="Measure at each of these TAU, and plot."
+)
 @_measure(
     "--per-image-ppl", type=click.IntRange(min=10), is_flag=False, flag_value=1000, metavar="[NUM]",
     help="Path lengths of NUM single pictures: histogram, and grids of the lowest and highest tenth.  [default: 1000]",
@@ -95,6 +104,7 @@ Examples:
 def evaluate(
     network: str,
     data: str | None,
+    mirror: bool,
     metrics: str | None,
     tools: dict[str, Any],
     device: str,
@@ -117,9 +127,15 @@ def evaluate(
 
     if sweep_trunc is not None and sweep_compress is not None:
         raise click.UsageError("got both --sweep-trunc and --sweep-compress, expected one of them")
+    if per_image_ppl is not None and (truncation_psi != 1 or compress is not None or lod != 0):
+        raise click.UsageError(
+            "got --per-image-ppl with --trunc, --compress or --lod, expected none of them, since path lengths are "
+            "those of the whole network and latent space"
+        )
     where = dist.pick_device(device)
-    with dist.Group(where, TIMEOUT_SEC):
-        job = _Job(network, data, tools, where, batch, seed, lod, outdir)
+    with dist.Group(where):
+        with dist.together():
+            job = _Job(network, data, mirror, tools, where, batch, seed, lod, outdir)
         if per_image_ppl is not None:
             job.per_image(per_image_ppl)
             if metrics is None:
@@ -138,6 +154,7 @@ class _Job:
         self,
         network: str,
         data: str | None,
+        mirror: bool,
         tools: dict[str, Any],
         device: Any,
         batch: int | None,
@@ -153,7 +170,7 @@ class _Job:
         loaded = checkpoint.load(self.path)
         self.G: Generator = loaded.generator.to(device)
         self.tools: Tools = Tools(D=loaded.D, device=device, **tools)
-        self.dataset = open_data(data, self.G)
+        self.dataset = open_data(data, self.G, mirror=mirror)
         self.batch, self.seed, self.lod = batch, seed, lod
         in_run = (self.path.parent / "training_options.json").exists()
         self.folder = Path(outdir or (self.path.parent if in_run else "out"))
@@ -177,23 +194,21 @@ class _Job:
             batch=self.batch,
         )
 
-    def run(self, names: str, truncation_psi: float, compress: float | None) -> list[Measurement]:
-        """Measures, and writes the lines."""
-        from styleforge import dist
-        from styleforge.metrics import measure, records
+    def run(self, names: str, pictures: GeneratedPictures, keep: bool = False) -> list[Measurement]:
+        """Measures."""
+        from styleforge.metrics import measure
 
         with progress_bar("Measuring") as progress:
-            found = measure(self.pictures(truncation_psi, compress), names, self.tools, progress=progress)
-        if dist.rank() == 0:
-            records.write(found, self.folder, self.path.name)
-        return found
+            return measure(pictures, names, self.tools, progress=progress, keep=keep)
 
     def measure(self, names: str, truncation_psi: float, compress: float | None) -> None:
         """Measures once, and prints a table."""
         from styleforge import dist
+        from styleforge.metrics import records
 
-        found = self.run(names, truncation_psi, compress)
+        found = self.run(names, self.pictures(truncation_psi, compress))
         if dist.rank() == 0:
+            records.write(found, self.folder, self.path.name)
             _print(found)
             click.echo(f"Appended to {', '.join(f'metric-{m.metric}.jsonl' for m in found)} in {self.folder}.")
 
@@ -205,20 +220,26 @@ class _Job:
         sweep_trunc: list[float] | None,
         sweep_compress: list[float] | None,
     ) -> None:
-        """Measures at each value, and draws the curves."""
+        """Measures at each value, and draws the curves; what a killed sweep has measured is not measured again."""
         from styleforge import dist
-        from styleforge.metrics import sweep
+        from styleforge.metrics import forget, records, sweep
 
         kind, values = ("trunc", sweep_trunc) if sweep_trunc is not None else ("compress", sweep_compress or [])
         points: list[tuple[float, list[Measurement]]] = []
-        for value in values:
-            psi, tau = (value, compress) if kind == "trunc" else (truncation_psi, value)
-            points.append((value, self.run(names, psi, tau)))
+        every_pictures = [
+            self.pictures(*((value, compress) if kind == "trunc" else (truncation_psi, value))) for value in values
+        ]
+        for value, pictures in zip(values, every_pictures, strict=True):
+            points.append((value, self.run(names, pictures, keep=True)))
             if dist.rank() == 0:
                 numbers = {name: number for m in points[-1][1] for name, number in m.results.items()}
                 click.echo(f"{kind} {value:g}: " + ", ".join(f"{name} {n:.5g}" for name, n in numbers.items()))
         if dist.rank() == 0:
+            for _, found in points:
+                records.write(found, self.folder, self.path.name)
             written = sweep.write(points, kind, self.folder)
+            for pictures in every_pictures:
+                forget(pictures)
             click.echo(f"Wrote {', '.join(path.name for path in written)} to {self.folder}.")
 
     def per_image(self, num: int) -> None:

@@ -14,7 +14,6 @@ import click
 from styleforge.cli.options import GroupedCommand, GroupedOption
 
 if TYPE_CHECKING:
-    from styleforge.data import ImageDataset
     from styleforge.networks import Generator
     from styleforge.training import TrainConfig, TrainResult
     from styleforge.training.loop import OnSnapshot
@@ -184,13 +183,17 @@ def _metric_names(text: str | None) -> str:
 def measuring(config: TrainConfig) -> OnSnapshot | None:
     """What measures a run's snapshots with the metrics of its config; None for no metrics.
 
-    The feature networks and the dataset are opened at the first snapshot, but whatever can be wrong with the names is
-    found now.
+    Whatever can be wrong with the names, the extractor or the number of pictures is found now, before any training.
+    Where training mirrors the pictures, mirror images are real ones here, too, as in the official release. Path lengths
+    wait until a progressive network has grown.
 
     Raises:
-        ValueError: An unknown metric or extractor.
+        ValueError: An unknown metric or extractor, or too few pictures.
+        OSError: The extractor's weights or the dataset cannot be read.
     """
-    from styleforge.metrics import Tools, measure, open_data
+    from styleforge import dist
+    from styleforge.data import ImageDataset
+    from styleforge.metrics import Tools, measure, require_enough
     from styleforge.metrics.pictures import GeneratedPictures
     from styleforge.metrics.recipes import parse_list
     from styleforge.metrics.records import record
@@ -198,18 +201,34 @@ def measuring(config: TrainConfig) -> OnSnapshot | None:
 
     if not config.metrics:
         return None
+    if config.extractor == "discriminator":
+        raise ValueError(
+            "--extractor: got discriminator, which changes from one snapshot to the next, expected one that stays the "
+            "same, such as random-vgg; `styleforge evaluate` can measure with it"
+        )
     recipes = parse_list(config.metrics)
-    tools = Tools(extractor=config.extractor)
+    try:
+        dataset = ImageDataset(
+            config.data,
+            use_labels=config.cond,
+            mirror=config.mirror,
+            max_images=config.subset,
+            subset_seed=config.seed,
+        )
+    except (ValueError, OSError):
+        return None  # training opens it next, and says better what is wrong with it
     for recipe in recipes:
-        tools.name_for(recipe.kind)
-    dataset: ImageDataset | None = None
+        require_enough(recipe, dataset)
+    tools = Tools(extractor=config.extractor, device=dist.pick_device(config.device))
+    tools.load([recipe.kind for recipe in recipes])
 
     def on_snapshot(G_ema: Generator, cur_nimg: int) -> list[dict[str, Any]]:
-        nonlocal dataset
-        dataset = dataset or open_data(config.data, G_ema)
-        tools.device = G_ema.w_avg.device
-        pictures = GeneratedPictures(G_ema, seed=0, labels=dataset, lod=lod_at(config, cur_nimg))
-        return [record(measurement, None) for measurement in measure(pictures, config.metrics, tools)]
+        lod = lod_at(config, cur_nimg)
+        names = [recipe.name for recipe in recipes if recipe.kind != "ppl" or lod == 0]
+        if not names:
+            return []
+        pictures = GeneratedPictures(G_ema, seed=0, labels=dataset, lod=lod)
+        return [record(measurement, None) for measurement in measure(pictures, names, tools)]
 
     return on_snapshot
 

@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import hashlib
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from styleforge.images import rgb_view
 from styleforge.ops.shapes import require_shape
+from styleforge.precision import exact_float32
 
 
 class Features(NamedTuple):
@@ -147,16 +146,20 @@ def wrap(module: nn.Module, *, name: str, resize: str = "none", size: int = 64) 
         module: Takes images_uint8 [N, 3, H, W] and gives features [N, F]; it is put into evaluation mode.
         name: What it is called in tables and files.
         resize: How the module resizes pictures, for the record.
-        size: Side of the black picture that is sent through once, to learn F.
+        size: Side of the picture of noise that is sent through once, to learn F. What comes out goes into the checksum
+            beside the weights: two modules may differ in their code or settings alone, and statistics that were kept of
+            one must not be taken for the other's.
 
     Raises:
         ValueError: The module gives something else.
     """
-    extractor = _Wrapped(
-        module, name=name, checksum=state_checksum(module), stand_in=True, resize=resize, num_features=0
-    )
-    black = torch.zeros(1, 3, size, size, dtype=torch.uint8)
-    extractor.num_features = extractor(black).features.shape[1]
+    checksum = state_checksum(module)
+    extractor = _Wrapped(module, name=name, checksum=checksum, stand_in=True, resize=resize, num_features=0)
+    noise = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    features = extractor(noise).features
+    extractor.num_features = features.shape[1]
+    response = features.cpu().numpy().tobytes()
+    extractor.checksum = hashlib.sha256(f"{checksum} {resize} ".encode() + response).hexdigest()
     return extractor
 
 
@@ -167,22 +170,3 @@ def state_checksum(module: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def exact_float32() -> Iterator[None]:
-    """Keeps GPUs from rounding float32 to TensorFloat-32, which would change the third digit of features."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    switches: list[tuple[Any, str, Any]]
-    if hasattr(cudnn, "conv"):
-        switches = [(cudnn.conv, "fp32_precision", "ieee"), (matmul, "fp32_precision", "ieee")]
-    else:  # PyTorch before 2.9
-        switches = [(cudnn, "allow_tf32", False), (matmul, "allow_tf32", False)]
-    before = [getattr(owner, name) for owner, name, _ in switches]
-    try:
-        for owner, name, exact in switches:
-            setattr(owner, name, exact)
-        yield
-    finally:
-        for (owner, name, _), value in zip(switches, before, strict=True):
-            setattr(owner, name, value)

@@ -72,9 +72,14 @@ class Sink(abc.ABC):
         """
         from safetensors.torch import save_file
 
-        tensors = {key: tensor.cpu().contiguous() for key, tensor in self._state().items()}
+        tensors = {key: tensor.cpu().contiguous() for key, tensor in self._state(folder).items()}
         with atomic_path(folder / f"{self.name}.safetensors") as temporary:
             save_file(tensors | {"done": torch.tensor(self.done)}, temporary)
+
+    def remove(self, folder: Path) -> None:
+        """Removes the sink's files from a folder."""
+        for suffix in (".safetensors", ".npy"):
+            (folder / f"{self.name}{suffix}").unlink(missing_ok=True)
 
     def add(self, chunk: range, values: Tensor) -> None:
         """Takes values [n, F] of a chunk's samples, but for those that do not count."""
@@ -83,14 +88,14 @@ class Sink(abc.ABC):
         self.done = min(chunk.stop, self.num)
 
     @abc.abstractmethod
-    def gather(self, chunks: Sequence[range], folder: Path, device: torch.device) -> None:
-        """Puts together what all processes have; rank 0 then has everything, with its files in ``folder``."""
+    def gather(self, chunks: Sequence[range], device: torch.device) -> None:
+        """Puts together what all processes have; rank 0 then has everything."""
 
     @abc.abstractmethod
     def _add(self, first: int, values: Tensor) -> None: ...
 
     @abc.abstractmethod
-    def _state(self) -> dict[str, Tensor]: ...
+    def _state(self, folder: Path) -> dict[str, Tensor]: ...
 
     @abc.abstractmethod
     def _restore(self, folder: Path, state: dict[str, Tensor]) -> bool: ...
@@ -109,9 +114,9 @@ class MomentSink(Sink):
         super().__init__(output, "moments", num)
         self.width, self.moments = width, Moments(width)
 
-    def gather(self, chunks: Sequence[range], folder: Path, device: torch.device) -> None:
+    def gather(self, chunks: Sequence[range], device: torch.device) -> None:
         """Merges the sums of all processes, in the order of their ranks."""
-        own, parts = self._state(), []
+        own, parts = self.moments.state_dict(), []
         for source in range(dist.world_size()):
             state = {key: dist.broadcast(own[key].clone(), source, device) for key in sorted(own)}
             parts.append(Moments.from_state(state))
@@ -122,12 +127,13 @@ class MomentSink(Sink):
     def _add(self, first: int, values: Tensor) -> None:
         self.moments.add(values)
 
-    def _state(self) -> dict[str, Tensor]:
+    def _state(self, folder: Path) -> dict[str, Tensor]:
         return self.moments.state_dict()
 
     def _restore(self, folder: Path, state: dict[str, Tensor]) -> bool:
-        self.moments = Moments.from_state(state) if state else Moments(self.width)
-        return bool(state)
+        fits = bool(state) and len(state["mean"]) == self.width
+        self.moments = Moments.from_state(state) if fits else Moments(self.width)
+        return fits
 
 
 class RowSink(Sink):
@@ -146,20 +152,20 @@ class RowSink(Sink):
         self.path: Path
         self.rows: np.memmap
 
-    def gather(self, chunks: Sequence[range], folder: Path, device: torch.device) -> None:
+    def gather(self, chunks: Sequence[range], device: torch.device) -> None:
         """Sends every process's rows to all."""
         for number, chunk in enumerate(chunks):
             rows = torch.from_numpy(self.rows[chunk.start : chunk.stop].copy())
             if len(rows):
                 self.rows[chunk.start : chunk.stop] = dist.broadcast(rows, number % dist.world_size(), device).numpy()
-        if dist.rank() == 0:
-            self.path = self.path.replace(folder / self.path.name)
 
     def _add(self, first: int, values: Tensor) -> None:
         self.rows[first : first + len(values)] = values.cpu().numpy()
 
-    def _state(self) -> dict[str, Tensor]:
+    def _state(self, folder: Path) -> dict[str, Tensor]:
         self.rows.flush()
+        if self.path.parent != folder:  # rank 0 has everything now
+            self.path = self.path.replace(folder / self.path.name)
         return {}
 
     def _restore(self, folder: Path, state: dict[str, Tensor]) -> bool:
@@ -190,36 +196,43 @@ def collect(
         progress: Called now and then with (done, total), on rank 0.
 
     Raises:
-        OSError: The folder cannot be written.
+        ValueError: As the work does, on any rank.
+        OSError: As the work does, or the folder cannot be written.
+        MemoryError: As the work does.
     """
     rank, world_size = dist.rank(), dist.world_size()
-    missing = [sink for sink in sinks if not dist.any_rank(rank == 0 and sink.load(folder), device)]
+    with dist.together():
+        complete = [rank == 0 and sink.load(folder) for sink in sinks]
+    missing = [sink for sink, done in zip(sinks, dist.broadcast_object(complete), strict=True) if not done]
     if not missing:
         return
     own = folder if world_size == 1 else folder / f"rank{rank}of{world_size}"
     num = max(sink.num for sink in missing)
-    for sink in missing:
-        sink.load(own)
     chunks = [range(first, min(first + CHUNK, num)) for first in range(0, num, CHUNK)]
-    saved_time = time.perf_counter()
-    for chunk in chunks[rank::world_size]:
-        hungry = [sink for sink in missing if sink.done <= chunk.start < sink.num]
-        if not hungry:
-            continue
-        outputs = work(chunk, {sink.output for sink in hungry})
-        for sink in hungry:
-            sink.add(chunk, outputs[sink.output])
-        if progress is not None and rank == 0:
-            progress(chunk.stop, num)
-        if time.perf_counter() - saved_time > SAVE_SEC:
-            for sink in missing:
-                sink.save(own)
-            saved_time = time.perf_counter()
-    for sink in missing:
-        if world_size > 1:
-            sink.gather(chunks, folder, device)
-        sink.done = sink.num
-        if rank == 0:
-            sink.save(folder)
-    if own != folder:
-        shutil.rmtree(own, ignore_errors=True)
+    with dist.together():
+        for sink in missing:
+            sink.load(own)
+        saved_time = time.perf_counter()
+        for chunk in chunks[rank::world_size]:
+            hungry = [sink for sink in missing if sink.done <= chunk.start < sink.num]
+            if not hungry:
+                continue
+            outputs = work(chunk, {sink.output for sink in hungry})
+            for sink in hungry:
+                sink.add(chunk, outputs[sink.output])
+            if progress is not None and rank == 0:
+                progress(chunk.stop, num)
+            if time.perf_counter() - saved_time > SAVE_SEC:
+                for sink in missing:
+                    sink.save(own)
+                saved_time = time.perf_counter()
+    if world_size > 1:
+        for sink in missing:
+            sink.gather(chunks, device)
+    with dist.together():
+        for sink in missing:
+            sink.done = sink.num
+            if rank == 0:
+                sink.save(folder)
+        if own != folder:
+            shutil.rmtree(own, ignore_errors=True)

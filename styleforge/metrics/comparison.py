@@ -13,8 +13,7 @@ import torch
 
 from styleforge import plots
 from styleforge.files import atomic_path
-from styleforge.metrics.evaluation import Measurement
-from styleforge.metrics.records import record
+from styleforge.metrics.records import Measurement, record
 from styleforge.networks import Generator
 
 

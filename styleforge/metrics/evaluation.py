@@ -3,63 +3,41 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import hashlib
+import json
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from styleforge import dist
+from styleforge import __version__, dist
 from styleforge.data import ImageDataset
 from styleforge.downloads import cache_dir
 from styleforge.features import Extractor
-from styleforge.features.base import FeatureNetwork
+from styleforge.files import atomic_path
 from styleforge.metrics.collect import MomentSink, Progress, RowSink, Sink, collect
 from styleforge.metrics.fid import frechet_distance
-from styleforge.metrics.inception_score import inception_score
+from styleforge.metrics.inception_score import SPLITS, inception_score
 from styleforge.metrics.kid import kernel_distance
 from styleforge.metrics.pictures import GeneratedPictures, Pictures, RealPictures
 from styleforge.metrics.ppl import path_length, path_length_distances
 from styleforge.metrics.precision_recall import precision_recall
-from styleforge.metrics.recipes import Recipe, parse_list
+from styleforge.metrics.recipes import Recipe, parse, parse_list
+from styleforge.metrics.records import Measurement
 from styleforge.metrics.tools import Tools
 from styleforge.networks import Generator
 
-
-@dataclass(kw_only=True, slots=True)
-class Measurement:
-    """One metric of one generator, and how it was obtained."""
-
-    metric: str
-    """Name; with ``@extractor`` where it is not the published one."""
-    results: dict[str, float]
-    """Number by name, such as ``pr50k3_full_precision``."""
-    num_generated: int
-    """Pictures, or pairs."""
-    num_real: int
-    """Real pictures; 0 where none are needed."""
-    seed: int
-    """Of latents, labels and noise."""
-    extractor: str
-    """Name of the feature network."""
-    extractor_checksum: str
-    """SHA-256 of its weights."""
-    resize: str
-    """How pictures were brought to its size."""
-    truncation_psi: float
-    """Truncation; 1 is off."""
-    transform: str
-    """What else was done to w; empty for nothing."""
-    seconds: float
-    """Time that the numbers took once all pictures had been looked at; path lengths with their pictures."""
-    notes: list[str] = field(default_factory=list)
-    """What a reader of the numbers should know, such as a dataset smaller than asked for."""
+STALE_SEC = 7 * 24 * 60 * 60
+"""What killed evaluations left in the cache is kept so long."""
 
 
 def evaluate(
@@ -96,8 +74,13 @@ def evaluate(
     return results
 
 
-def open_data(data: ImageDataset | str | Path | None, G: Generator) -> ImageDataset | None:
+def open_data(data: ImageDataset | str | Path | None, G: Generator, *, mirror: bool = False) -> ImageDataset | None:
     """Opens the real pictures for a generator, with labels if it takes any.
+
+    Args:
+        data: Where they lie; a dataset is only checked.
+        G: The generator.
+        mirror: Let mirror images count as real pictures, too.
 
     Raises:
         ValueError: They are of another size, number of channels or kind of labels, or cannot be read.
@@ -105,7 +88,7 @@ def open_data(data: ImageDataset | str | Path | None, G: Generator) -> ImageData
     """
     if data is None:
         return None
-    dataset = data if isinstance(data, ImageDataset) else ImageDataset(data, use_labels=G.c_dim > 0)
+    dataset = data if isinstance(data, ImageDataset) else ImageDataset(data, use_labels=G.c_dim > 0, mirror=mirror)
     theirs, mine = (*dataset.resolution, dataset.img_channels), (*G.config.size, G.img_channels)
     if theirs != mine or (G.c_dim and dataset.c_dim != G.c_dim):
         names = "{}×{} with {} channels"
@@ -124,11 +107,13 @@ def measure(
     *,
     cache: Path | None = None,
     progress: Progress | None = None,
+    keep: bool = False,
 ) -> list[Measurement]:
     """Measures generated pictures, all metrics on the same ones, each network run once.
 
     What real pictures give is kept in the cache. What generated ones give is kept until all is done: a killed
-    evaluation that is started again goes on. Under ``torchrun`` the processes share the work; every rank must call
+    evaluation that is started again goes on. With ``keep`` the numbers stay until `forget`, so that a command that
+    measures several generators goes on, too. Under ``torchrun`` the processes share the work; every rank must call
     this, and every rank gets the numbers.
 
     Args:
@@ -137,6 +122,7 @@ def measure(
         tools: The feature networks.
         cache: Where to keep things; None for ``metrics`` in `styleforge.downloads.cache_dir`.
         progress: Called with (done, total) samples of the work at hand.
+        keep: Keep the numbers in the cache.
 
     Returns:
         One for each name, in their order.
@@ -144,15 +130,61 @@ def measure(
     Raises:
         ValueError: An unknown name, too few pictures, no dataset where one is needed, pictures that are not finite.
         OSError: Weights, pictures or the cache cannot be read, or (`styleforge.dist.LostRankError`) a process died.
+        MemoryError: Memory ran out.
     """
     recipes = parse_list(names)
-    job = _Job(pictures, tools, cache or cache_dir() / "metrics", progress)
-    for recipe in recipes:
-        job.check(recipe)
-    job.collect_features(recipes)
-    measurements = [job.measure(recipe) for recipe in recipes]
-    job.clean_up()
-    return measurements
+    with dist.together():
+        job = _Job(pictures, tools, cache or cache_dir() / "metrics", progress)
+        for recipe in recipes:
+            job.check(recipe)
+        tools.load([recipe.kind for recipe in recipes])
+        known = {recipe.name: job.recall(recipe) for recipe in recipes} if dist.rank() == 0 else {}
+    known = dist.broadcast_object(known)
+    unknown = [recipe for recipe in recipes if known[recipe.name] is None]
+    job.collect_features(unknown)
+    found = {recipe.name: job.measure(recipe) for recipe in unknown}
+    with dist.together():
+        job.clean_up(found if keep else {})
+    return [found.get(recipe.name) or Measurement(**known[recipe.name]) for recipe in recipes]
+
+
+def forget(pictures: GeneratedPictures, *, cache: Path | None = None) -> None:
+    """Removes the numbers that `measure` was told to keep, of all metrics of these pictures; rank 0 does it."""
+    if dist.rank() == 0:
+        folder = _folder(pictures, cache or cache_dir() / "metrics")
+        for path in folder.glob("measured-*.json"):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # others use it
+            folder.rmdir()
+
+
+def require_enough(recipe: Recipe, dataset: ImageDataset | None) -> None:
+    """Refuses a metric for which there are too few pictures.
+
+    Raises:
+        ValueError: It asks for too few generated pictures, or the dataset has too few, or there is none.
+    """
+    least = {"pr": recipe.k + 1, "is": 2 * SPLITS}.get(recipe.kind, 2)
+    counts = [(recipe.num, "generated pictures")]
+    if recipe.max_real != 0:
+        if dataset is None:
+            raise ValueError(f"{recipe.name}: got no dataset, expected real pictures to compare with (--data)")
+        counts.append((_num_real(recipe, dataset), f"pictures in {dataset.path}"))
+    for num, what in counts:
+        if num < least:
+            raise ValueError(f"{recipe.name}: got {num} {what}, expected at least {least}; take more")
+
+
+def _num_real(recipe: Recipe, dataset: ImageDataset | None) -> int:
+    """How many real pictures a recipe looks at: fewer than it asks for where there are no more."""
+    if recipe.max_real == 0 or dataset is None:
+        return 0
+    return min(len(dataset), recipe.max_real or len(dataset))
+
+
+def _folder(pictures: GeneratedPictures, cache: Path) -> Path:
+    """Where things about these pictures are kept."""
+    return cache / f"generated-{pictures.key[:24]}"
 
 
 class _Job:
@@ -162,16 +194,11 @@ class _Job:
         self.pictures, self.tools, self.progress = pictures, tools, progress
         self.device = pictures.G.w_avg.device
         self.dataset = pictures.labels
-        self.fake_folder = cache / f"generated-{pictures.key[:24]}"
+        self.reals = None if self.dataset is None else RealPictures(self.dataset)
+        self.fake_folder = _folder(pictures, cache)
         self.cache = cache
         self.sinks: dict[tuple[str, str], Sink] = {}
         """(real or generated, recipe's name) -> what was taken from the pictures."""
-
-    def num_real(self, recipe: Recipe) -> int:
-        """How many real pictures a recipe looks at: fewer than it asks for where there are no more."""
-        if recipe.max_real == 0 or self.dataset is None:
-            return 0
-        return min(len(self.dataset), recipe.max_real or len(self.dataset))
 
     def check(self, recipe: Recipe) -> None:
         """Refuses what cannot be measured, before any work."""
@@ -186,26 +213,30 @@ class _Job:
                 f"{recipe.name}: got changed latents, expected none, since path lengths are those of the whole latent "
                 "space; leave out --trunc and --compress"
             )
-        if recipe.max_real == 0:
-            return
-        if self.dataset is None:
-            raise ValueError(f"{recipe.name}: got no dataset, expected real pictures to compare with (--data)")
-        least = recipe.k + 1 if recipe.kind == "pr" else 2
-        for num, what in (
-            (recipe.num, "generated pictures"),
-            (self.num_real(recipe), f"pictures in {self.dataset.path}"),
-        ):
-            if num < least:
-                raise ValueError(f"{recipe.name}: got {num} {what}, expected at least {least}; take more")
+        require_enough(recipe, self.dataset)
+
+    def recall(self, recipe: Recipe) -> dict[str, Any] | None:
+        """The fields of the measurement, if an earlier call has kept them."""
+        with contextlib.suppress(OSError, ValueError):  # not there, or damaged
+            values = json.loads(self._kept(recipe).read_text(encoding="utf-8"))
+            return values if {f.name for f in dataclasses.fields(Measurement)} == set(values) else None
+        return None
+
+    def _kept(self, recipe: Recipe) -> Path:
+        """Where a measurement is kept: a name for all that its numbers follow from."""
+        tool = self.tools.tool_for(recipe.kind)
+        reals = self.reals.key if recipe.max_real != 0 and self.reals is not None else ""
+        parts = (recipe, tool.name, tool.checksum, reals, __version__)
+        return self.fake_folder / f"measured-{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.json"
 
     def collect_features(self, recipes: Sequence[Recipe]) -> None:
         """Takes from all pictures, real and generated, what the recipes need."""
         sources: list[tuple[str, Pictures, Path, Callable[[Recipe], int]]] = [
             ("generated", self.pictures, self.fake_folder, lambda recipe: recipe.num)
         ]
-        if self.dataset is not None:
-            reals = RealPictures(self.dataset)
-            sources.insert(0, ("real", reals, self.cache / f"real-{reals.key[:24]}", self.num_real))
+        if self.reals is not None:
+            folder = self.cache / f"real-{self.reals.key[:24]}"
+            sources.insert(0, ("real", self.reals, folder, lambda recipe: _num_real(recipe, self.dataset)))
         for source, pictures, folder, count in sources:
             sinks: dict[str, Sink] = {}
             extractors: dict[str, Extractor] = {}
@@ -235,18 +266,17 @@ class _Job:
     def measure(self, recipe: Recipe) -> Measurement:
         """The number or numbers of a recipe."""
         start_time = time.perf_counter()
-        tool: FeatureNetwork = (
-            self.tools.distance_for_paths() if recipe.kind == "ppl" else self.tools.extractor_for(recipe.kind)
-        )
+        tool = self.tools.tool_for(recipe.kind)
         if recipe.kind == "ppl":
             distances = self._path_lengths(recipe)  # every rank takes part
         results: dict[str, float] = {}
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=True) as caught, dist.together():
+            warnings.simplefilter("always")  # whatever filters a program has, notes are notes
             if dist.rank() == 0:
                 results = {"": path_length(distances)} if recipe.kind == "ppl" else self._numbers(recipe)
         notes = [str(warning.message) for warning in caught]
         results, notes = dist.broadcast_object([results, notes])
-        num_real = self.num_real(recipe)
+        num_real = _num_real(recipe, self.dataset)
         if recipe.max_real and num_real < recipe.max_real and not recipe.name.endswith("_full"):
             notes.append(f"{recipe.name}: the dataset has {num_real} pictures, fewer than {recipe.max_real}; all count")
         suffix = self.tools.suffix(recipe.kind)
@@ -261,6 +291,7 @@ class _Job:
             resize=tool.resize if isinstance(tool, Extractor) else "box-to-256",
             truncation_psi=self.pictures.truncation_psi,
             transform=self.pictures.transform_name,
+            lod=self.pictures.lod,
             seconds=time.perf_counter() - start_time,
             notes=notes,
         )
@@ -303,15 +334,33 @@ class _Job:
             )
             return {sink.output: values[:, None]}
 
+        self.sinks["generated", recipe.name] = sink
         collect(work, [sink], self.fake_folder, self.device, self.progress)
         # Rank 0 alone has the rows when they were complete before.
         return torch.from_numpy(np.array(sink.rows[:, 0])) if dist.rank() == 0 else torch.empty(0)
 
-    def clean_up(self) -> None:
-        """Removes what generated pictures gave, now that the numbers are there."""
-        dist.barrier(self.device)
-        if dist.rank() == 0:
-            shutil.rmtree(self.fake_folder, ignore_errors=True)
+    def clean_up(self, keep: Mapping[str, Measurement]) -> None:
+        """Removes what generated pictures gave, now that the numbers are there, and what is stale; on rank 0.
+
+        Another process may measure the same pictures with other metrics: its files stay.
+
+        Args:
+            keep: Measurements to keep, by their recipes' names.
+        """
+        if dist.rank() != 0:
+            return
+        for name, measurement in keep.items():
+            with atomic_path(self._kept(parse(name))) as temporary:
+                temporary.write_text(json.dumps(dataclasses.asdict(measurement)), encoding="utf-8")
+        for (source, _), sink in self.sinks.items():
+            if source == "generated":
+                sink.remove(self.fake_folder)
+        with contextlib.suppress(OSError):  # not empty
+            self.fake_folder.rmdir()
+        for folder in self.cache.glob("generated-*"):
+            with contextlib.suppress(OSError):
+                if time.time() - folder.stat().st_mtime > STALE_SEC:
+                    shutil.rmtree(folder)
 
 
 def _tag(extractor: Extractor) -> str:

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from styleforge.metrics.fid import Features, require_features
 
+SPLITS = 10
+"""Parts that are usual."""
 
-def inception_score(logits: Features, *, splits: int = 10, seed: int | None = 2020) -> tuple[float, float]:
+
+def inception_score(logits: Features, *, splits: int = SPLITS, seed: int | None = 2020) -> tuple[float, float]:
     """The score exp(E KL(p(class | picture) ‖ p(class))), in float64, over parts of the samples.
 
     By default samples are shuffled first, as in torch-fidelity and with its seed, so that the parts of a sorted dataset

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from styleforge.metrics.collect import Progress, RowSink, collect
 from styleforge.metrics.pictures import GeneratedPictures
 from styleforge.metrics.ppl import per_image_path_lengths
 from styleforge.metrics.tools import Tools
+from styleforge.precision import exact_float32
 
 GRID = 16
 """Pictures in each of the two grids."""
@@ -78,6 +80,7 @@ class PerImageReport:
 
 
 @torch.no_grad()
+@exact_float32()
 def per_image_report(
     pictures: GeneratedPictures, tools: Tools, num: int, *, cache: Path | None = None, progress: Progress | None = None
 ) -> PerImageReport:
@@ -119,6 +122,10 @@ def per_image_report(
     if dist.rank() == 0:  # which has them all
         lengths = torch.from_numpy(np.array(sink.rows[:, 0]))
     lengths = dist.broadcast(lengths, 0, G.w_avg.device)
+    if dist.rank() == 0:
+        sink.remove(folder)
+        with contextlib.suppress(OSError):  # others use it
+            folder.rmdir()
     order = lengths.argsort()
     tenth = max(num // 10, 1)
     places = torch.linspace(0, tenth - 1, min(GRID, tenth)).round().long()
@@ -131,7 +138,6 @@ def per_image_report(
         return torch.cat(parts)
 
     lowest, highest = show(order[places]), show(order.flip(0)[places])
-    dist.barrier(G.w_avg.device)
     return PerImageReport(
         lengths=lengths,
         lowest=lowest,

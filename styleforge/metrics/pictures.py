@@ -20,6 +20,7 @@ from styleforge.latents import default_batch
 from styleforge.latents.sampling import seeds_to_noise
 from styleforge.metrics import draws
 from styleforge.networks import Generator
+from styleforge.precision import exact_float32
 
 TransformWs = Callable[[Tensor], Tensor]
 """Changes ws [N, L, W] before synthesis, such as a compression of artifacts."""
@@ -87,6 +88,7 @@ class GeneratedPictures:
         return torch.stack([self.labels.label(int(i)) for i in entries]).to(self.G.w_avg.device)
 
     @torch.no_grad()
+    @exact_float32()
     def __call__(self, indices: Sequence[int]) -> Tensor:
         """Makes pictures.
 

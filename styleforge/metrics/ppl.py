@@ -25,6 +25,7 @@ from styleforge.latents import default_batch
 from styleforge.metrics import draws
 from styleforge.networks import Generator
 from styleforge.ops.shapes import assert_shape, require_shape
+from styleforge.precision import exact_float32
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """Images and images, each [N, C, H, W] in [-1, 1], to how different they look [N], such as LPIPS."""
@@ -34,6 +35,7 @@ VIEW_SIZE = 256
 
 
 @torch.no_grad()
+@exact_float32()
 def path_length_distances(
     G: Generator,
     distance: Distance,
@@ -109,6 +111,7 @@ def path_length_distances(
 
 
 @torch.no_grad()
+@exact_float32()
 def per_image_path_lengths(
     G: Generator,
     distance: Distance,

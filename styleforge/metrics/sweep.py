@@ -8,8 +8,7 @@ from pathlib import Path
 
 from styleforge import plots
 from styleforge.files import atomic_path
-from styleforge.metrics.evaluation import Measurement
-from styleforge.metrics.records import record
+from styleforge.metrics.records import Measurement, record
 
 AXES = {"trunc": "truncation ψ", "compress": "compression τ"}
 """Name of what is swept -> its name in the plot."""

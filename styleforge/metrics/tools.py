@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,9 +86,23 @@ class Tools:
             self.distance.to(self.device)
         return self.distance
 
+    def tool_for(self, kind: Kind) -> Extractor | Distance:
+        """What a metric is measured with; errors as in `extractor_for`."""
+        return self.distance_for_paths() if kind == "ppl" else self.extractor_for(kind)
+
+    def load(self, kinds: Iterable[Kind]) -> None:
+        """Loads now what these metrics need, so that what is missing is said before any work.
+
+        Raises:
+            ValueError: As `extractor_for`.
+            OSError: As `extractor_for`.
+        """
+        for kind in kinds:
+            self.tool_for(kind)
+
     def suffix(self, kind: Kind) -> str:
         """What stands behind a metric's name: ``@extractor``, or nothing where the published network made it."""
-        tool = self.distance_for_paths() if kind == "ppl" else self.extractor_for(kind)
+        tool = self.tool_for(kind)
         return "" if tool.name == _OFFICIAL[kind] and not tool.stand_in else f"@{tool.name}"
 
 

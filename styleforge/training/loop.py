@@ -22,6 +22,7 @@ from styleforge.data import ImageDataset, batches
 from styleforge.files import append_line
 from styleforge.images import from_uint8
 from styleforge.networks import Generator, fade_images
+from styleforge.precision import exact_float32
 from styleforge.training import run_dir as files
 from styleforge.training.config import TrainConfig
 from styleforge.training.console import Console, memory_gb
@@ -39,7 +40,8 @@ OnSnapshot = Callable[[Generator, int], Sequence[Mapping[str, Any]] | None]
 """Called on every rank with (G_ema, cur_nimg) after each checkpoint, for example to measure.
 
 What it returns on rank 0 is appended to ``metric-<name>.jsonl``: objects with ``metric``, the name, and ``results``,
-numbers by name.
+numbers by name. A `ValueError`, `OSError` or `MemoryError` that it raises is said, and training goes on: a metric is
+not worth a run. Under ``torchrun`` all ranks must raise it, or none (see `styleforge.dist.together`).
 """
 
 
@@ -144,7 +146,7 @@ class Loop:
     def run(self) -> TrainResult:
         """Trains until the end or a signal."""
         try:
-            with Interrupts() as interrupts:
+            with Interrupts() as interrupts, exact_float32():
                 return self._run(interrupts)
         except (RuntimeError, MemoryError) as error:
             if out_of_memory(error):
@@ -336,7 +338,13 @@ class Loop:
     def _measure(self, on_snapshot: OnSnapshot) -> None:
         """Calls back, and keeps the numbers that come."""
         nimg = self.state.counters.cur_nimg
-        lines = on_snapshot(self.state.G_ema, nimg)
+        try:
+            lines = on_snapshot(self.state.G_ema, nimg)
+        except dist.LostRankError:
+            raise
+        except (ValueError, OSError, MemoryError) as error:
+            self.console.say(f"not measured: {error}; training goes on")
+            return
         if self.log is None:
             return
         for line in lines or ():

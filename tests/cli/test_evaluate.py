@@ -6,6 +6,7 @@ from click.testing import CliRunner
 from tiny_generators import save_tiny
 from tiny_pictures import write_pictures
 
+from styleforge.cli.evaluate import Range
 from styleforge.cli.main import cli
 
 STAND_IN = ["--extractor=random-vgg", "--device=cpu"]
@@ -66,6 +67,50 @@ def test_sweeps_measure_at_every_value(network, data, tmp_path, flag, name):
     values = [point[name] for point in json.loads((out / f"sweep-{name}.json").read_text())]
     assert values == ([0.5, 0.75, 1.0] if name == "trunc" else [1.0, 2.0])
     assert (out / f"sweep-{name}.png").stat().st_size > 1000 and f"{name} 1: fid0.03k@random-vgg" in text
+
+
+def test_a_killed_sweep_goes_on(network, data, tmp_path, monkeypatch):
+    from styleforge.metrics.pictures import GeneratedPictures
+
+    arguments = ["--network", network, "--data", data, "--metrics=fid0.03k", "--outdir", tmp_path / "out"]
+    made, seen = GeneratedPictures.__call__, []
+
+    def dies(self, indices):
+        seen.append(self.truncation_psi)
+        if self.truncation_psi == 1 and seen.count(0.5):
+            raise KeyboardInterrupt
+        return made(self, indices)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GeneratedPictures, "__call__", dies)
+        assert invoke("evaluate", *STAND_IN, *arguments, "--sweep-trunc=0.5:1:0.5").exit_code != 0
+    assert not (tmp_path / "out").exists()  # no half sweep
+    seen.clear()
+    monkeypatch.setattr(
+        GeneratedPictures, "__call__", lambda self, indices: seen.append(self.truncation_psi) or made(self, indices)
+    )
+    evaluate(*arguments, "--sweep-trunc=0.5:1:0.5")
+    assert set(seen) == {1.0}
+    assert len((tmp_path / "out" / "metric-fid0.03k@random-vgg.jsonl").read_text().splitlines()) == 2
+    seen.clear()
+    evaluate(*arguments, "--sweep-trunc=0.5:1:0.5")
+    assert set(seen) == {0.5, 1.0}  # a sweep that was complete is measured anew
+
+
+@pytest.mark.parametrize("flag", ["--trunc=0.7", "--compress=2", "--lod=1"])
+def test_single_pictures_are_those_of_the_whole_latent_space(network, flag):
+    result = invoke("evaluate", "--network", network, "--per-image-ppl", "12", flag)
+    assert result.exit_code == 2 and "expected none of them" in result.output
+
+
+def test_ranges_end_at_or_before_the_last():
+    assert Range().convert("0.3:0.8:0.3", None, None) == [0.3, 0.6]
+    assert Range().convert("0.3:1.0:0.1", None, None) == [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+
+
+def test_a_sweep_of_compressions_starts_above_zero(network):
+    result = invoke("evaluate", "--network", network, "--sweep-compress=0:1:0.5")
+    assert result.exit_code == 2 and "above 0" in result.output
 
 
 def test_single_pictures_are_ranked(network, tmp_path):

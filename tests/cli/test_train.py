@@ -140,8 +140,27 @@ def test_a_growing_network_is_measured_at_its_level_of_detail(data, tmp_path, mo
     assert set(levels) == {1.0}  # 8×8 in a 16×16 network
 
 
-@pytest.mark.parametrize("arguments", [["--metrics=fid"], ["--metrics=fid1k", "--extractor=resnet"]])
-def test_metrics_that_do_not_exist_are_refused_before_a_run_directory_is_made(data, tmp_path, arguments):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--metrics=fid"],
+        ["--metrics=fid1k", "--extractor=resnet"],
+        ["--metrics=fid1k", "--extractor=discriminator"],
+        ["--metrics=is0.01k", "--extractor=random-vgg"],
+        ["--metrics=pr1k15", "--extractor=random-vgg"],  # of 12 pictures
+    ],
+)
+def test_metrics_that_cannot_be_had_are_refused_before_a_run_directory_is_made(data, tmp_path, arguments):
     result = CliRunner().invoke(cli, ["train", "--data", str(data), "--outdir", str(tmp_path / "runs"), *arguments])
     assert isinstance(result.exception, ValueError) and "got" in str(result.exception)
     assert not (tmp_path / "runs").exists()
+
+
+def test_path_lengths_wait_until_the_network_has_grown_and_mirror_images_are_real(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("STYLEFORGE_CACHE", str(tmp_path / "cache"))
+    arguments = [*TINY[:-1], "--cfg=config-d", "--metrics=fid0.02k_full,ppl0.02k2_wend", "--extractor=random-vgg"]
+    assert invoke("--data", data, "--outdir", tmp_path / "runs", "--kimg=0.008", "--mirror", *arguments).exit_code == 0
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    lines = (run_dir / "metric-fid0.02k_full@random-vgg.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["num_real"] == 24 and json.loads(lines[0])["lod"] == 1
+    assert not list(run_dir.glob("metric-ppl*"))

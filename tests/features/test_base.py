@@ -4,7 +4,7 @@ from random_weights import pictures
 from torch import nn
 
 from styleforge.features import Features, load_distance, load_extractor, wrap
-from styleforge.features.base import exact_float32, state_checksum
+from styleforge.features.base import state_checksum
 
 
 class Means(nn.Module):
@@ -26,8 +26,22 @@ def test_any_module_becomes_an_extractor():
     torch.testing.assert_close(features, 2 * pictures(4).float().mean([2, 3]))
     assert features.dtype == torch.float32 and not features.requires_grad and logits is None
     assert (extractor.name, extractor.resize, extractor.num_features, extractor.stand_in) == ("means", "mine", 3, True)
-    assert extractor.checksum == state_checksum(Means())
+    assert len(extractor.checksum) == 64 and extractor.checksum == wrap(Means(), name="x", resize="mine").checksum
     assert extractor.to("cpu") is extractor
+
+
+def test_modules_that_answer_differently_have_different_checksums():
+    class Squares(Means):
+        def forward(self, images_uint8):
+            return super().forward(images_uint8) ** 2
+
+    first, other_code, other_resize = (
+        wrap(Means(), name="x"),
+        wrap(Squares(), name="x"),
+        wrap(Means(), name="x", resize="y"),
+    )
+    assert state_checksum(Means()) == state_checksum(Squares())
+    assert len({first.checksum, other_code.checksum, other_resize.checksum}) == 3
 
 
 def test_a_module_that_gives_no_features_is_refused(refuses):
@@ -73,13 +87,6 @@ def test_the_checksum_follows_names_types_shapes_and_values_but_not_layout():
     assert state_checksum(conv) == same
     conv.bias.data[0] += 1
     assert state_checksum(conv) != same
-
-
-def test_float32_is_exact_inside_and_as_before_outside():
-    cudnn, before = torch.backends.cudnn, torch.backends.cudnn.allow_tf32
-    with exact_float32():
-        assert not hasattr(cudnn, "conv") or cudnn.conv.fp32_precision == "ieee"
-    assert cudnn.allow_tf32 == before
 
 
 def test_features_are_a_pair():

@@ -1,5 +1,9 @@
 """`evaluate` and `measure` with the stand-in extractor; the published ones are tested in tests/features."""
 
+import os
+import time
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +14,7 @@ from tiny_pictures import write_pictures
 from styleforge import dist
 from styleforge.data import ImageDataset
 from styleforge.features import load_distance, load_extractor
-from styleforge.metrics import Tools, evaluate, measure
+from styleforge.metrics import Tools, evaluate, forget, measure, open_data
 from styleforge.metrics.fid import frechet_distance
 from styleforge.metrics.kid import kernel_distance
 from styleforge.metrics.pictures import GeneratedPictures, RealPictures
@@ -101,6 +105,74 @@ def test_a_killed_evaluation_goes_on(data, cache, monkeypatch):
     assert evaluate(tiny_generator(), data, "fid1.1k_full", "random-vgg") == whole
 
 
+def test_numbers_that_are_kept_are_found_again_until_they_are_forgotten(data, cache, monkeypatch):
+    def pictures(seed=0):
+        return GeneratedPictures(tiny_generator(), seed=seed, labels=ImageDataset(data))
+
+    names, tools = "fid0.06k,ppl0.02k2_wend", Tools(extractor="random-vgg")
+    first = measure(pictures(), names, tools, keep=True)
+    (folder,) = cache.glob("generated-*")
+    assert {path.name.partition("-")[0] for path in folder.iterdir()} == {"measured"}  # and no features
+    with monkeypatch.context() as patch:
+        patch.setattr(GeneratedPictures, "__call__", lambda self, indices: pytest.fail("its number is known"))
+        patch.setattr(RealPictures, "__call__", lambda self, indices: pytest.fail("its number is known"))
+        assert measure(pictures(), names, tools) == first
+    assert measure(pictures(1), names, tools) != first
+    forget(pictures())
+    assert not folder.exists()
+    forget(pictures())
+
+
+def test_evaluations_of_the_same_pictures_leave_each_others_files(data, cache):
+    pictures = GeneratedPictures(tiny_generator(), seed=0, labels=ImageDataset(data))
+    (folder,) = [cache / f"generated-{pictures.key[:24]}"]
+    folder.mkdir(parents=True)
+    (folder / "other-rows9.npy").write_bytes(b"")
+    measure(pictures, "fid0.06k", Tools(extractor="random-vgg"))
+    assert [path.name for path in folder.iterdir()] == ["other-rows9.npy"]
+
+
+def test_what_killed_evaluations_left_goes_after_a_week(data, cache):
+    for days in (6, 8):
+        folder = cache / f"generated-{days}"
+        folder.mkdir(parents=True)
+        os.utime(folder, (time.time() - days * 24 * 60 * 60,) * 2)
+    evaluate(tiny_generator(), data, "fid0.06k", "random-vgg")
+    assert [path.name for path in cache.glob("generated-*")] == ["generated-6"]
+
+
+def fails_on_one_rank(data):
+    G = tiny_generator()
+    with dist.Group(torch.device("cpu")):
+        if dist.rank() == 1:
+            G.synthesis.noise_inputs()[0].strength.fill_(float("nan"))
+        return evaluate(G, data, "fid1.1k", "random-vgg")
+
+
+def test_an_error_of_one_process_is_said_by_all(data):
+    for error in run_ranks(fails_on_one_rank, 2, data):
+        assert isinstance(error, ValueError) and "not finite" in str(error)
+
+
+def test_mirror_images_count_where_training_mirrors(data):
+    G = tiny_generator()
+    mirrored = open_data(data, G, mirror=True)
+    (fid,) = measure(GeneratedPictures(G, seed=0, labels=mirrored), "fid0.06k_full", Tools(extractor="random-vgg"))
+    assert fid.num_real == 140
+    assert fid.results != evaluate(G, data, "fid0.06k_full", "random-vgg")
+
+
+def test_notes_are_told_whatever_filters_a_program_has(data):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (kid,) = measure(
+            GeneratedPictures(tiny_generator(), seed=0, labels=ImageDataset(data)),
+            "kid0.08k",
+            Tools(extractor="random-vgg"),
+        )
+    assert any("subsets of 70" in note for note in kid.notes)
+
+
 def test_how_a_number_came_about_is_told(data):
     pictures = GeneratedPictures(tiny_generator(), seed=5, labels=ImageDataset(data), truncation_psi=0.7)
     (fid, kid) = measure(pictures, "fid0.08k,kid0.08k", Tools(extractor="random-vgg"))
@@ -143,6 +215,8 @@ def test_what_cannot_be_measured_is_refused_before_any_work(data, tmp_path, refu
         evaluate(G, None, "fid0.1k", "random-vgg")
     with refuses("2 generated pictures", "at least 4"):
         evaluate(G, data, "pr0.002k3", "random-vgg")
+    with refuses("is0.019k", "19 generated pictures", "at least 20"):
+        evaluate(G, None, "is0.019k", "random-vgg")
     one = write_pictures(tmp_path / "one.zip", 1)
     with refuses("1 pictures in", "at least 2"):
         evaluate(G, one, "fid0.1k", "random-vgg")

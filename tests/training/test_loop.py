@@ -516,6 +516,15 @@ def test_a_callback_sees_every_checkpoint_and_its_numbers_are_kept(tmp_path):
     assert "size 48" in (result.run_dir / "log.txt").read_text()
 
 
+def test_a_metric_that_fails_is_said_and_training_goes_on(tmp_path):
+    def on_snapshot(G_ema, cur_nimg):
+        raise ValueError("too few pictures")
+
+    result = train(tiny_config(tmp_path), on_snapshot, quiet=True)
+    assert result.complete
+    assert "not measured: too few pictures; training goes on" in (result.run_dir / "log.txt").read_text()
+
+
 def test_a_callback_that_returns_nothing_leaves_no_file(tmp_path):
     result = train(tiny_config(tmp_path), lambda G_ema, cur_nimg: None, quiet=True)
     assert not list(result.run_dir.glob("metric-*"))
