@@ -54,12 +54,13 @@ def train(
     """
     device = _prepare_device(config)
     config = clamped(config)
-    with dist.Group(device):
+    with dist.Group(device), contextlib.ExitStack() as held:
         check_batches(config)
         dataset = open_dataset(config)
         state = _new_state(config, device, dataset)
         created = str(files.create(config, dist.world_size())) if dist.rank() == 0 else ""
         run_dir = Path(dist.broadcast_object(created))
+        held.enter_context(_locked(run_dir))
         console = Console(run_dir / "log.txt", quiet)
         console.say(f"run directory {run_dir}")
         _tell_of_groups(config, console)
@@ -102,7 +103,7 @@ def resume(
     if changes:
         config = TrainConfig.from_dict(config.to_dict() | changes)
     device = _prepare_device(config)
-    with dist.Group(device):
+    with dist.Group(device), _locked(run_dir):
         check_batches(config)
         try:
             dataset = open_dataset(config)
@@ -126,6 +127,16 @@ def resume(
         if changes and dist.rank() == 0:
             files.write_options(config, run_dir)
         return Loop(state, dataset, run_dir, console, on_snapshot, wandb_project, resumed=True, minutes=minutes).run()
+
+
+@contextlib.contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    """The lock of `styleforge.training.run_dir.locked`, held by rank 0 for all."""
+    with contextlib.ExitStack() as held:
+        with dist.together():
+            if dist.rank() == 0:
+                held.enter_context(files.locked(run_dir))
+        yield
 
 
 def _prepare_device(config: TrainConfig) -> torch.device:

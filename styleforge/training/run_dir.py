@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,35 @@ def create(config: TrainConfig, num_processes: int) -> Path:
         ) from error
     write_options(config, run_dir)
     return run_dir
+
+
+@contextlib.contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Keeps other processes from training in the same directory; the system ends the lock with the process.
+
+    Where the system or the disk has no such locks, nothing is kept.
+
+    Raises:
+        OSError: Another process trains there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with (run_dir / ".lock").open("a") as file:
+        try:
+            fcntl.lockf(
+                file, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # unlike flock's, not inherited by processes that read data
+        except (BlockingIOError, PermissionError) as error:
+            raise OSError(
+                f"{run_dir}: got a directory in which another process is training, expected one at rest; wait for it, "
+                "or stop it"
+            ) from error
+        except OSError:  # some network disks
+            pass
+        yield
 
 
 def write_options(config: TrainConfig, run_dir: Path) -> None:

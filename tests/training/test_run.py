@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +161,24 @@ def test_the_settings_are_those_of_the_run(tmp_path, stop_each):
     assert resume(str(run_dir), quiet=True).run_dir == run_dir
     assert files.read_options(run_dir) == config
     assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def trains_elsewhere(run_dir):
+    with files.locked(run_dir):
+        (run_dir / "locked").touch()
+        time.sleep(60)
+
+
+def test_two_processes_cannot_train_in_one_directory(tmp_path):
+    run_dir = train(tiny_config(tmp_path), quiet=True).run_dir
+    process, _ = start(trains_elsewhere, run_dir)
+    while not (run_dir / "locked").exists():
+        time.sleep(0.05)
+    with pytest.raises(OSError, match="another process is training"):
+        resume(run_dir, quiet=True)
+    process.kill()
+    process.join()
+    assert resume(run_dir, quiet=True).complete
 
 
 def test_another_folder_cannot_be_resumed(tmp_path):
