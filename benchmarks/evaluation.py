@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from styleforge.allocator import keep_freed_memory
+from styleforge.memory import keep_freed_memory
 from styleforge.checkpoint import load_generator
 from styleforge.data import ImageDataset
 from styleforge.data.portraits import write_portraits

@@ -27,6 +27,8 @@ _ALIKE = (ValueError, OSError, MemoryError)
 _MESSAGE_BYTES = 4096
 _patient: Any = None
 """All ranks, over gloo, with `PATIENCE_SEC`."""
+_shared: Exception | None = None
+"""The last error that `together` has raised on every rank."""
 
 
 def rank() -> int:
@@ -92,17 +94,20 @@ class Group:
             except RuntimeError as error:
                 raise LostRankError(
                     f"the processes did not find each other within {self.timeout_sec:g} s "
-                    f"({str(error).splitlines()[0][:200]}); start them with torchrun, and let every machine reach "
-                    "MASTER_ADDR and MASTER_PORT"
+                    f"({str(error).splitlines()[0][:200]}); start them with torchrun, let every machine reach MASTER_ADDR "
+                    "and MASTER_PORT, and name the network device to use in GLOO_SOCKET_IFNAME if there are several"
                 ) from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # After an error the other ranks may be gone: leaving the group then would wait for them.
-        if _is_running() and error is None:
+        # After an error the other ranks may be gone: leaving the group then would wait for them. Not so after one that
+        # all have shared; and to leave without leaving it would end in an abort.
+        global _patient, _shared
+        if _is_running() and (error is None or error is _shared):
             torch.distributed.destroy_process_group()
+        _patient = _shared = None  # they would keep the store, and with it its port
 
 
 class LostRankError(ConnectionError):
@@ -190,6 +195,7 @@ def together() -> Iterator[None]:
         MemoryError: On any rank.
         LostRankError: Another process died.
     """
+    global _shared
     error: Exception | None = None
     try:
         yield
@@ -198,7 +204,7 @@ def together() -> Iterator[None]:
     except _ALIKE as raised:
         error = raised
     if world_size() > 1:
-        error = _first_error(error)
+        error = _shared = _first_error(error)
     if error is not None:
         raise error
 

@@ -1,6 +1,6 @@
-"""Memory of the C library: keep what was freed, for programs that take and free large tensors all the time.
+"""Memory: telling that it ran out, and keeping what was freed.
 
-glibc gives large blocks back to the system at once and asks for them again, page by page, at the next step. On a
+For programs that take and free large tensors all the time: glibc gives large blocks back to the system at once and asks for them again, page by page, at the next step. On a
 CPU that costs more time than the arithmetic of small networks. On other systems this does nothing.
 """
 
@@ -9,7 +9,15 @@ from __future__ import annotations
 import ctypes
 import sys
 
+OUT_OF_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory")
+"""What CUDA and MPS, CUDA's libraries, the CPU on Linux, and the CPU on Windows say when there is none left."""
+
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # mallopt(3)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out; PyTorch has no class for that on CPUs."""
+    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in OUT_OF_MEMORY)
 
 
 def keep_freed_memory() -> bool:

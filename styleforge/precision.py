@@ -20,17 +20,54 @@ def exact_float32() -> Iterator[None]:
 
     On other devices, and for other types, nothing changes.
     """
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    switches: list[tuple[Any, str, Any]]
-    if hasattr(cudnn, "conv"):
-        switches = [(cudnn.conv, "fp32_precision", "ieee"), (matmul, "fp32_precision", "ieee")]
-    else:  # PyTorch before 2.9
-        switches = [(cudnn, "allow_tf32", False), (matmul, "allow_tf32", False)]
-    before = [getattr(owner, name) for owner, name, _ in switches]
+    with contextlib.ExitStack() as undo:
+        for switch in (_convolutions, _products):
+            undo.enter_context(switch())
+        yield
+
+
+# PyTorch 2.9 has a second way to set this, and reading one way after setting the other is an error: both ways must
+# be read and set as whoever came before has done.
+
+
+@contextlib.contextmanager
+def _convolutions() -> Iterator[None]:
+    cudnn = torch.backends.cudnn
     try:
-        for owner, name, exact in switches:
-            setattr(owner, name, exact)
+        before = cudnn.allow_tf32
+    except RuntimeError:
+        with _set(cudnn.conv), _set(cudnn.rnn):
+            yield
+        return
+    cudnn.allow_tf32 = False
+    try:
         yield
     finally:
-        for (owner, name, _), value in zip(switches, before, strict=True):
-            setattr(owner, name, value)
+        cudnn.allow_tf32 = before
+
+
+@contextlib.contextmanager
+def _products() -> Iterator[None]:
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        with _set(torch.backends.cuda.matmul):
+            yield
+        return
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextlib.contextmanager
+def _set(owner: Any) -> Iterator[None]:
+    before, owner.fp32_precision = owner.fp32_precision, "ieee"
+    try:
+        yield
+    finally:
+        owner.fp32_precision = before

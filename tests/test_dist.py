@@ -119,6 +119,17 @@ def test_an_error_of_one_rank_is_that_of_all(error):
     assert isinstance(first, ValueError if isinstance(error, ValueError) else OSError | MemoryError)
 
 
+def test_processes_end_well_after_an_error_that_all_have_shared():
+    port = free_port()
+    ranks = [
+        start(work_of_which_one_has_more, 0, ValueError("bad"), rank=rank, world_size=2, port=port) for rank in range(2)
+    ]
+    for process, receiver in ranks:
+        assert receiver.poll(60) and isinstance(pickle.loads(receiver.recv_bytes()), ValueError)
+        process.join()
+        assert process.exitcode == 0
+
+
 def dies_together():
     with dist.Group(CPU), dist.together():
         if dist.rank() == 1:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    ["files", "clock", "dist", "allocator", "precision", "ops"],
+    ["files", "clock", "dist", "memory", "precision", "ops"],
     ["images", "plots", "downloads", "networks"],
     ["losses", "augment", "checkpoint", "data", "features", "latents", "video"],
     ["training", "metrics", "inversion", "convert"],

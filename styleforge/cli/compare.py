@@ -32,7 +32,9 @@ Examples:
 )
 @extractor_options(default="published")
 @_measure("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of latents, labels and noise.")
-@_measure("--lod", type=float, default=0.0, help="Level of detail of progressive networks; 1 halves it once.")
+@_measure(
+    "--lod", type=float, help="Level of detail of progressive networks; 1 halves them once.  [default: as trained]",
+)  # fmt: skip
 @_machine("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or mps.")
 @_machine("--batch", type=click.IntRange(min=1), help="Pictures at a time; by default 1 to 32, by their size.")
 @_machine("--outdir", default="out", show_default=True, metavar="DIR", help="For comparison.json and comparison.png.")
@@ -43,7 +45,7 @@ def compare(
     metrics: str,
     tools: dict[str, Any],
     seed: int,
-    lod: float,
+    lod: float | None,
     device: str,
     batch: int | None,
     outdir: str,
@@ -56,7 +58,8 @@ def compare(
     from rich.console import Console
     from rich.table import Table
 
-    from styleforge import checkpoint, dist
+    from styleforge import dist
+    from styleforge.convert import load_any
     from styleforge.metrics import Tools, comparison, forget, measure, open_data
     from styleforge.metrics.pictures import GeneratedPictures
     from styleforge.metrics.recipes import parse_list
@@ -65,11 +68,13 @@ def compare(
     parse_list(metrics)
     with dist.Group(where):
         with dist.together():  # before any work
-            loaded = [checkpoint.load(checkpoint.resolve(network)) for network in networks]
+            loaded = [load_any(network) for network in networks]
             datasets = [open_data(data, one.generator, mirror=mirror) for one in loaded]
         every_tool = Tools(D=loaded[0].D, device=where, **tools)
         every_pictures = [
-            GeneratedPictures(one.generator, seed=seed, labels=dataset, lod=lod, batch=batch)
+            GeneratedPictures(
+                one.generator, seed=seed, labels=dataset, lod=one.lod if lod is None else lod, batch=batch
+            )
             for one, dataset in zip(loaded, datasets, strict=True)
         ]
         rows = []
@@ -77,7 +82,7 @@ def compare(
             G = pictures.G.to(where)
             with progress_bar(f"Measuring {network}") as progress:
                 found = measure(pictures, metrics, every_tool, progress=progress, keep=True)
-            speed = comparison.images_per_sec(G, pictures.batch)
+            speed = comparison.images_per_sec(G, pictures.batch, pictures.lod)
             parameters = sum(p.numel() for p in G.parameters())
             name = _short(network, networks)
             rows.append(comparison.Row(name=name, measurements=found, images_per_sec=speed, parameters=parameters))

@@ -94,7 +94,9 @@ Examples:
     "--per-image-ppl", type=click.IntRange(min=10), is_flag=False, flag_value=1000, metavar="[NUM]",
     help="Path lengths of NUM single pictures: histogram, and grids of the lowest and highest tenth.  [default: 1000]",
 )  # fmt: skip
-@_measure("--lod", type=float, default=0.0, help="Level of detail of a progressive network; 1 halves it once.")
+@_measure(
+    "--lod", type=float, help="Level of detail of a progressive network; 1 halves it once.  [default: as trained]",
+)  # fmt: skip
 @_machine("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or mps.")
 @_machine("--batch", type=click.IntRange(min=1), help="Pictures at a time; by default 1 to 32, by their size.")
 @_output(
@@ -115,7 +117,7 @@ def evaluate(
     sweep_trunc: list[float] | None,
     sweep_compress: list[float] | None,
     per_image_ppl: int | None,
-    lod: float,
+    lod: float | None,
     outdir: str | None,
 ) -> None:
     """Measure a generator: FID, KID, precision and recall, inception score, path lengths.
@@ -127,7 +129,9 @@ def evaluate(
 
     if sweep_trunc is not None and sweep_compress is not None:
         raise click.UsageError("got both --sweep-trunc and --sweep-compress, expected one of them")
-    if per_image_ppl is not None and (truncation_psi != 1 or compress is not None or lod != 0):
+    if (sweep_trunc is not None and truncation_psi != 1) or (sweep_compress is not None and compress is not None):
+        raise click.UsageError("got a value and a sweep of the same, expected one of them")
+    if per_image_ppl is not None and (truncation_psi != 1 or compress is not None or lod):
         raise click.UsageError(
             "got --per-image-ppl with --trunc, --compress or --lod, expected none of them, since path lengths are "
             "those of the whole network and latent space"
@@ -159,19 +163,20 @@ class _Job:
         device: Any,
         batch: int | None,
         seed: int,
-        lod: float,
+        lod: float | None,
         outdir: str | None,
     ) -> None:
         from styleforge import checkpoint
+        from styleforge.convert import load_any
         from styleforge.metrics import open_data
         from styleforge.metrics.tools import Tools
 
         self.path = checkpoint.resolve(network)
-        loaded = checkpoint.load(self.path)
+        loaded = load_any(self.path)
         self.G: Generator = loaded.generator.to(device)
         self.tools: Tools = Tools(D=loaded.D, device=device, **tools)
         self.dataset = open_data(data, self.G, mirror=mirror)
-        self.batch, self.seed, self.lod = batch, seed, lod
+        self.batch, self.seed, self.lod = batch, seed, loaded.lod if lod is None else lod
         in_run = (self.path.parent / "training_options.json").exists()
         self.folder = Path(outdir or (self.path.parent if in_run else "out"))
 
@@ -222,13 +227,17 @@ class _Job:
     ) -> None:
         """Measures at each value, and draws the curves; what a killed sweep has measured is not measured again."""
         from styleforge import dist
-        from styleforge.metrics import forget, records, sweep
+        from styleforge.metrics import forget, records, require_measurable, sweep
+        from styleforge.metrics.recipes import parse_list
 
         kind, values = ("trunc", sweep_trunc) if sweep_trunc is not None else ("compress", sweep_compress or [])
         points: list[tuple[float, list[Measurement]]] = []
         every_pictures = [
             self.pictures(*((value, compress) if kind == "trunc" else (truncation_psi, value))) for value in values
         ]
+        for recipe in parse_list(names):
+            for pictures in every_pictures:  # the last one, too, before any work
+                require_measurable(recipe, pictures)
         for value, pictures in zip(values, every_pictures, strict=True):
             points.append((value, self.run(names, pictures, keep=True)))
             if dist.rank() == 0:

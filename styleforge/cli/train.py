@@ -158,7 +158,7 @@ def _resume(ctx: click.Context, flags: dict[str, Any]) -> TrainResult:
 
 
 def _start(flags: dict[str, Any]) -> TrainResult | None:
-    from styleforge import checkpoint
+    from styleforge.convert import load_any
     from styleforge.training import train as start
 
     if flags["data"] is None:
@@ -167,7 +167,7 @@ def _start(flags: dict[str, Any]) -> TrainResult | None:
     if flags["dry_run"]:
         click.echo(json.dumps(config.to_dict(), indent=2))
         return None
-    init_from = None if flags["init_from"] is None else checkpoint.load(flags["init_from"])
+    init_from = None if flags["init_from"] is None else load_any(flags["init_from"])
     return start(config, measuring(config), init_from=init_from, wandb_project=flags["wandb"], minutes=flags["minutes"])
 
 
@@ -183,9 +183,10 @@ def _metric_names(text: str | None) -> str:
 def measuring(config: TrainConfig) -> OnSnapshot | None:
     """What measures a run's snapshots with the metrics of its config; None for no metrics.
 
-    Whatever can be wrong with the names, the extractor or the number of pictures is found now, before any training.
-    Where training mirrors the pictures, mirror images are real ones here, too, as in the official release. Path lengths
-    wait until a progressive network has grown.
+    Whatever can be wrong with the names, the extractor or the number of pictures is found now, before any training. As
+    in the official release all pictures of the dataset are real ones here, also with --subset, and mirror images
+    where training mirrors, but not in metrics whose names end in ``_full``. Path lengths wait until a progressive
+    network has grown.
 
     Raises:
         ValueError: An unknown metric or extractor, or too few pictures.
@@ -197,6 +198,7 @@ def measuring(config: TrainConfig) -> OnSnapshot | None:
     from styleforge.metrics.pictures import GeneratedPictures
     from styleforge.metrics.recipes import parse_list
     from styleforge.metrics.records import record
+    from styleforge.networks import Generator
     from styleforge.training.schedule import lod_at
 
     if not config.metrics:
@@ -208,19 +210,16 @@ def measuring(config: TrainConfig) -> OnSnapshot | None:
         )
     recipes = parse_list(config.metrics)
     try:
-        dataset = ImageDataset(
-            config.data,
-            use_labels=config.cond,
-            mirror=config.mirror,
-            max_images=config.subset,
-            subset_seed=config.seed,
-        )
+        dataset = ImageDataset(config.data, use_labels=config.cond, mirror=config.mirror)
     except (ValueError, OSError):
         return None  # training opens it next, and says better what is wrong with it
-    for recipe in recipes:
-        require_enough(recipe, dataset)
+    try:
+        for recipe in recipes:
+            require_enough(recipe, dataset)
+    except ValueError as error:
+        raise ValueError(f"{error}, or leave it out (--metrics none)") from error
     tools = Tools(extractor=config.extractor, device=dist.pick_device(config.device))
-    tools.load([recipe.kind for recipe in recipes])
+    tools.load([recipe.kind for recipe in recipes], Generator(config.generator))
 
     def on_snapshot(G_ema: Generator, cur_nimg: int) -> list[dict[str, Any]]:
         lod = lod_at(config, cur_nimg)

@@ -116,13 +116,17 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         """Whether labels could be used, for a hint to somebody who left `use_labels` off."""
         return self._labels is not None or read_labels(self._source) is not None
 
-    def content_hash(self) -> str:
+    def content_hash(self, *, mirror: bool | None = None) -> str:
         """A digest of the entries, for caches of statistics: names, sizes and checksums, labels, mirroring.
 
         For a zip it holds on every machine. For a folder or an LMDB, files count as changed with their time of
         change, so that nothing has to be read.
+
+        Args:
+            mirror: Whether mirror images are entries; None for what holds.
         """
-        digest = hashlib.sha256(f"{len(self.names)} {self.mirror} {self.c_dim}".encode())
+        mirror = self.mirror if mirror is None else mirror
+        digest = hashlib.sha256(f"{len(self.names)} {mirror} {self.c_dim}".encode())
         for name in self.names:
             digest.update(f"{name}\0{self._source.fingerprint(name)}\n".encode("utf-8", "surrogateescape"))
         if self._labels is not None:

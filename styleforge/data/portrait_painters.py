@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from styleforge.data.portrait_scene import (
@@ -43,8 +45,14 @@ from styleforge.data.portrait_shapes import (
 )
 
 
-def paint_all(s: Scene) -> None:
-    """Paints the whole portrait."""
+def paint_all(s: Scene, loose: Mapping[str, Scene] | None = None) -> None:
+    """Paints the whole portrait.
+
+    Args:
+        s: The scene.
+        loose: What ``eyes``, ``mouth`` and ``teeth`` are painted from instead, see `Scene.turned`.
+    """
+    loose = loose or {}
     paint_wall(s)
     paint_back_hair(s)
     paint_body(s)
@@ -53,8 +61,8 @@ def paint_all(s: Scene) -> None:
     paint_nose_shadow(s)
     paint_ears(s, front=True)
     paint_beard(s)
-    paint_mouth(s)
-    paint_eyes(s)
+    paint_mouth(loose.get("mouth", s), loose.get("teeth"))
+    paint_eyes(loose.get("eyes", s))
     paint_brows(s)
     paint_nose(s)
     paint_glasses(s, temples=True)
@@ -188,9 +196,13 @@ def paint_beard(s: Scene) -> None:
         s.canvas.paint(hair, inside(beard) * np.maximum(beyond, s.on_face))
 
 
-def paint_mouth(s: Scene) -> None:
-    """Lips, and in the open mouth the teeth and the tongue; all on the face, so that they turn with the head."""
-    s = s.around([MOUTH, (MOUTH[0], MOUTH[1] + 0.12)], 0.30)
+def paint_mouth(s: Scene, loose_teeth: Scene | None = None) -> None:
+    """Lips, and in the open mouth the teeth and the tongue; all on the face, so that they turn with the head.
+
+    Teeth of another scene are painted where that scene has them, within the open mouth of this one.
+    """
+    window = s.window([MOUTH, (MOUTH[0], MOUTH[1] + 0.12)], 0.30)
+    t, s = (s if loose_teeth is None else loose_teeth).crop(window), s.crop(window)
     canvas, p = s.canvas, s.p
     m, n = s.X * s.a, (s.Y - MOUTH[1]) * s.b
     half = 0.170 + 0.040 * max(0.0, p["smile"]) - 0.020 * p["mouth_openness"]
@@ -208,7 +220,13 @@ def paint_mouth(s: Scene) -> None:
     canvas.paint(MAROON * 0.75, between(top, n, bottom) * s.on_face)
     tongue = inside(ellipse(m, n - bottom - 0.015, 0.11, 0.065))
     canvas.paint(TONGUE, between(top, n, bottom) * tongue * s.on_face)
-    teeth = between(top, n, edge) * inside(0.12 - q) * s.on_face
+    opening = s.on_face
+    if loose_teeth is not None:
+        opening = between(top, n, bottom) * s.on_face
+        m, n = t.X * t.a, (t.Y - MOUTH[1]) * t.b
+        q = 1 - (m / half) ** 2
+        top, _, edge = mouth_lines(p, q)
+    teeth = between(top, n, edge) * inside(0.12 - q) * opening
     canvas.paint(WHITE * (0.97 - 0.10 * ridge(n - top, 0.014)), teeth)
     gaps = np.minimum(abs(m), np.minimum(abs(abs(m) - 0.048), abs(abs(m) - 0.090)))
     canvas.shade(teeth * stroke(gaps, 0.002 * s.unit) * 0.5, tint(0.70, 0.65, 0.65))

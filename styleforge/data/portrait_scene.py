@@ -94,7 +94,11 @@ class Scene:
 
     def around(self, points: Sequence[Point], margin: float) -> Scene:
         """The part of the scene around some points (X, Y) of the face; painting there is quicker and paints here."""
-        return self.crop(self.canvas.window([self.head.project(X, Y) for X, Y in points], margin))
+        return self.crop(self.window(points, margin))
+
+    def window(self, points: Sequence[Point], margin: float) -> Window:
+        """Rows and columns around some points (X, Y) of the face."""
+        return self.canvas.window([self.head.project(X, Y) for X, Y in points], margin)
 
     def crop(self, window: Window) -> Scene:
         """The part of the whole scene in a window."""
@@ -103,6 +107,16 @@ class Scene:
         part.X, part.Y, part.Z = self.X[window], self.Y[window], self.Z[window]
         part.face, part.on_face = self.face[window], self.on_face[window]
         return part
+
+    def turned(self, yaw: float) -> Scene:
+        """The scene on a head that looks elsewhere, to paint parts that do not follow this one's.
+
+        Canvas and outline of the face stay those of this scene.
+        """
+        factors = [yaw if name == "yaw" else value for name, value in self.p.items()]
+        other = Scene(factors, *self.canvas.size)
+        other.canvas, other.face, other.on_face = self.canvas, self.face, self.on_face
+        return other
 
     def jaw(self) -> tuple[float, float, float, float]:
         """The ellipse of the jaw, which drops as the mouth opens: centre and radii in picture units."""

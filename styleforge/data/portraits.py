@@ -11,7 +11,7 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +27,24 @@ MIN_SIDE = 16
 """Fewest pixels on a side in which a face can be made out."""
 
 
-def draw(factors: np.ndarray, resolution: int | tuple[int, int] = 64) -> np.ndarray:
+LOOSE = ("eyes", "mouth", "teeth")
+"""Parts that `draw` can turn on their own."""
+
+
+def draw(
+    factors: np.ndarray,
+    resolution: int | tuple[int, int] = 64,
+    *,
+    loose_yaw: Mapping[str, float] | None = None,
+) -> np.ndarray:
     """Draws one portrait.
 
     Args:
         factors: [F] numbers in the order of `FACTORS`, as from `sample_factors`.
         resolution: Side of a square, or (height, width), in pixels; in oblong pictures the portrait fills the
             shorter side.
+        loose_yaw: Yaw in degrees of the parts in `LOOSE` that are not to follow the head, as no portrait of the
+            dataset has it: for tests of whether a measure sees it. Loose teeth show within the open mouth alone.
 
     Returns:
         [H, W, 3] uint8 RGB.
@@ -42,7 +53,7 @@ def draw(factors: np.ndarray, resolution: int | tuple[int, int] = 64) -> np.ndar
         ValueError: A factor is out of its range, or the picture is too small.
     """
     scene = _scene(factors, resolution)
-    paint_all(scene)
+    paint_all(scene, {part: scene.turned(yaw) for part, yaw in (loose_yaw or {}).items()})
     return scene.canvas.to_uint8()
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import errno
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from styleforge import dist
 from styleforge.files import atomic_path
+from styleforge.memory import out_of_memory
 from styleforge.metrics.fid import Moments
 
 CHUNK = 512
@@ -48,6 +51,10 @@ class Sink(abc.ABC):
         self.name = f"{output}-{kind}{num}"
         self.done = 0
         """All of this process's samples below this number are in."""
+
+    def is_begun(self, folder: Path) -> bool:
+        """Whether a folder holds anything to load."""
+        return (folder / f"{self.name}.safetensors").exists()
 
     def load(self, folder: Path) -> bool:
         """Takes up what a folder holds, or starts afresh; tells whether it is complete."""
@@ -179,7 +186,25 @@ class RowSink(Sink):
                     return True
         folder.mkdir(parents=True, exist_ok=True)
         self.rows = np.lib.format.open_memmap(self.path, mode="w+", dtype=self.dtype, shape=shape)
+        self._take_room()
         return False
+
+    def _take_room(self) -> None:
+        """Takes all of the file's room on the disk now: running out later would kill the process without a word."""
+        if not hasattr(os, "posix_fallocate"):  # as on Windows, where files take their room at once
+            return
+        with self.path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, self.path.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    return  # a disk that knows no such thing
+                megabytes = self.path.stat().st_size / 2**20
+                self.path.unlink()
+                raise OSError(
+                    f"{self.path.parent}: got no room for {megabytes:.0f} MB of features, expected as much; make room, "
+                    "or choose another place (STYLEFORGE_CACHE)"
+                ) from error
 
 
 def collect(
@@ -202,7 +227,7 @@ def collect(
     """
     rank, world_size = dist.rank(), dist.world_size()
     with dist.together():
-        complete = [rank == 0 and sink.load(folder) for sink in sinks]
+        complete = [rank == 0 and sink.is_begun(folder) and sink.load(folder) for sink in sinks]
     missing = [sink for sink, done in zip(sinks, dist.broadcast_object(complete), strict=True) if not done]
     if not missing:
         return
@@ -217,7 +242,12 @@ def collect(
             hungry = [sink for sink in missing if sink.done <= chunk.start < sink.num]
             if not hungry:
                 continue
-            outputs = work(chunk, {sink.output for sink in hungry})
+            try:
+                outputs = work(chunk, {sink.output for sink in hungry})
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                raise MemoryError("memory ran out while measuring; take fewer pictures at a time (--batch)") from error
             for sink in hungry:
                 sink.add(chunk, outputs[sink.output])
             if progress is not None and rank == 0:

@@ -38,13 +38,13 @@ class Row:
 
 
 @torch.no_grad()
-def images_per_sec(G: Generator, batch: int, *, seconds: float = 2.0) -> float:
+def images_per_sec(G: Generator, batch: int, lod: float = 0.0, *, seconds: float = 2.0) -> float:
     """Measures how fast a generator makes pictures, for about so many seconds after a warm-up."""
     device = G.w_avg.device
     z, c = torch.zeros(batch, G.z_dim, device=device), torch.zeros(batch, G.c_dim, device=device)
 
     def make() -> None:
-        G(z, c if G.c_dim else None, noise_mode="const")
+        G(z, c if G.c_dim else None, noise_mode="const", lod=lod)
         if device.type == "cuda":
             torch.cuda.synchronize()
 

@@ -80,7 +80,7 @@ def open_data(data: ImageDataset | str | Path | None, G: Generator, *, mirror: b
     Args:
         data: Where they lie; a dataset is only checked.
         G: The generator.
-        mirror: Let mirror images count as real pictures, too.
+        mirror: Let mirror images count as real pictures, too, but not in metrics whose names end in ``_full``.
 
     Raises:
         ValueError: They are of another size, number of channels or kind of labels, or cannot be read.
@@ -136,10 +136,11 @@ def measure(
     with dist.together():
         job = _Job(pictures, tools, cache or cache_dir() / "metrics", progress)
         for recipe in recipes:
-            job.check(recipe)
-        tools.load([recipe.kind for recipe in recipes])
+            require_measurable(recipe, pictures)
+        tools.load([recipe.kind for recipe in recipes], pictures.G)
         known = {recipe.name: job.recall(recipe) for recipe in recipes} if dist.rank() == 0 else {}
     known = dist.broadcast_object(known)
+    _require_same_tools(recipes, tools)
     unknown = [recipe for recipe in recipes if known[recipe.name] is None]
     job.collect_features(unknown)
     found = {recipe.name: job.measure(recipe) for recipe in unknown}
@@ -156,6 +157,26 @@ def forget(pictures: GeneratedPictures, *, cache: Path | None = None) -> None:
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # others use it
             folder.rmdir()
+
+
+def require_measurable(recipe: Recipe, pictures: GeneratedPictures) -> None:
+    """Refuses, before any work, a metric that these pictures cannot have.
+
+    Raises:
+        ValueError: As `require_enough`, or path lengths of changed latents or of a growing network.
+    """
+    plain = pictures.truncation_psi == 1 and pictures.transform is None
+    if recipe.kind == "ppl" and pictures.lod:
+        raise ValueError(
+            f"{recipe.name}: got level of detail {pictures.lod:g}, expected 0, since path lengths are those of the whole "
+            "network; measure them when it has grown (--lod)"
+        )
+    if recipe.kind == "ppl" and not plain:
+        raise ValueError(
+            f"{recipe.name}: got changed latents, expected none, since path lengths are those of the whole latent space; "
+            "leave out --trunc and --compress"
+        )
+    require_enough(recipe, pictures.labels)
 
 
 def require_enough(recipe: Recipe, dataset: ImageDataset | None) -> None:
@@ -179,12 +200,26 @@ def _num_real(recipe: Recipe, dataset: ImageDataset | None) -> int:
     """How many real pictures a recipe looks at: fewer than it asks for where there are no more."""
     if recipe.max_real == 0 or dataset is None:
         return 0
-    return min(len(dataset), recipe.max_real or len(dataset))
+    there = len(dataset.names) if recipe.full else len(dataset)
+    return min(there, recipe.max_real or there)
 
 
 def _folder(pictures: GeneratedPictures, cache: Path) -> Path:
     """Where things about these pictures are kept."""
     return cache / f"generated-{pictures.key[:24]}"
+
+
+def _require_same_tools(recipes: Sequence[Recipe], tools: Tools) -> None:
+    """Refuses ranks that would measure with different networks, such as machines of which one has no weights."""
+    mine = [[tool.name, tool.checksum] for tool in (tools.tool_for(recipe.kind) for recipe in recipes)]
+    first = dist.broadcast_object(mine)
+    with dist.together():
+        for one, other in zip(mine, first, strict=True):
+            if one != other:
+                raise ValueError(
+                    f"extractor: got {one[0]} on rank {dist.rank()}, expected {other[0]} as on rank 0; put the same "
+                    "weights on every machine"
+                )
 
 
 class _Job:
@@ -194,26 +229,14 @@ class _Job:
         self.pictures, self.tools, self.progress = pictures, tools, progress
         self.device = pictures.G.w_avg.device
         self.dataset = pictures.labels
-        self.reals = None if self.dataset is None else RealPictures(self.dataset)
+        self.reals: dict[bool, RealPictures] = {}
+        """Without mirror images, for metrics whose names end in ``_full``, and with them, where there are any."""
+        if self.dataset is not None:
+            self.reals = {full: RealPictures(self.dataset, mirror=not full) for full in (True, False)}
         self.fake_folder = _folder(pictures, cache)
         self.cache = cache
         self.sinks: dict[tuple[str, str], Sink] = {}
         """(real or generated, recipe's name) -> what was taken from the pictures."""
-
-    def check(self, recipe: Recipe) -> None:
-        """Refuses what cannot be measured, before any work."""
-        plain = self.pictures.truncation_psi == 1 and self.pictures.transform is None
-        if recipe.kind == "ppl" and self.pictures.lod:
-            raise ValueError(
-                f"{recipe.name}: got level of detail {self.pictures.lod:g}, expected 0, since path lengths are those "
-                "of the whole network; measure them when it has grown (--lod)"
-            )
-        if recipe.kind == "ppl" and not plain:
-            raise ValueError(
-                f"{recipe.name}: got changed latents, expected none, since path lengths are those of the whole latent "
-                "space; leave out --trunc and --compress"
-            )
-        require_enough(recipe, self.dataset)
 
     def recall(self, recipe: Recipe) -> dict[str, Any] | None:
         """The fields of the measurement, if an earlier call has kept them."""
@@ -225,7 +248,7 @@ class _Job:
     def _kept(self, recipe: Recipe) -> Path:
         """Where a measurement is kept: a name for all that its numbers follow from."""
         tool = self.tools.tool_for(recipe.kind)
-        reals = self.reals.key if recipe.max_real != 0 and self.reals is not None else ""
+        reals = self.reals[recipe.full].key if recipe.max_real != 0 and self.reals else ""
         parts = (recipe, tool.name, tool.checksum, reals, __version__)
         return self.fake_folder / f"measured-{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.json"
 
@@ -234,9 +257,9 @@ class _Job:
         sources: list[tuple[str, Pictures, Path, Callable[[Recipe], int]]] = [
             ("generated", self.pictures, self.fake_folder, lambda recipe: recipe.num)
         ]
-        if self.reals is not None:
-            folder = self.cache / f"real-{self.reals.key[:24]}"
-            sources.insert(0, ("real", self.reals, folder, lambda recipe: _num_real(recipe, self.dataset)))
+        for full, reals in self.reals.items():
+            folder = self.cache / f"real-{reals.key[:24]}"
+            sources.insert(0, ("real", reals, folder, partial(self._count_real, full)))
         for source, pictures, folder, count in sources:
             sinks: dict[str, Sink] = {}
             extractors: dict[str, Extractor] = {}
@@ -251,17 +274,17 @@ class _Job:
                 work = partial(_extract, pictures, extractors)
                 collect(work, list(sinks.values()), folder, self.device, self.progress)
 
+    def _count_real(self, full: bool, recipe: Recipe) -> int:
+        """How many real pictures a recipe takes from one of `reals`."""
+        return _num_real(recipe, self.dataset) if recipe.full == full else 0
+
     def _sink(self, recipe: Recipe, extractor: Extractor, num: int) -> Sink:
         tag = _tag(extractor)
         if recipe.kind == "fid":
             return MomentSink(f"{tag}.features", num, extractor.num_features)
         if recipe.kind != "is":
             return RowSink(f"{tag}.features", num, extractor.num_features)
-        black = torch.zeros(1, self.pictures.G.img_channels, *self.pictures.G.config.size, dtype=torch.uint8)
-        logits = extractor(black).logits
-        if logits is None:
-            raise ValueError(f"{recipe.name}: got {extractor.name}, expected an extractor with classes (--extractor)")
-        return RowSink(f"{tag}.logits", num, logits.shape[1])
+        return RowSink(f"{tag}.logits", num, self.tools.num_classes)
 
     def measure(self, recipe: Recipe) -> Measurement:
         """The number or numbers of a recipe."""
@@ -285,6 +308,7 @@ class _Job:
             results={recipe.name + part + suffix: value for part, value in results.items()},
             num_generated=recipe.num,
             num_real=num_real,
+            mirror=num_real > 0 and self.reals[recipe.full].mirror,
             seed=self.pictures.seed,
             extractor=tool.name,
             extractor_checksum=tool.checksum,

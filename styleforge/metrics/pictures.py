@@ -39,7 +39,7 @@ class Pictures(Protocol):
 class GeneratedPictures:
     """Pictures of a generator. Latents, labels and noise of picture i follow from (seed, i).
 
-    Labels are those of random entries of the dataset, as in the official release; without a dataset, classes that are
+    Labels are those of random pictures of the dataset, as in the official release; without a dataset, classes that are
     equally frequent. Noise is random, as there.
 
     Args:
@@ -84,7 +84,7 @@ class GeneratedPictures:
         if self.labels is None:
             classes = draws.draw_choice(self.seed, indices, self.G.c_dim, stream=draws.LABELS)
             return torch.eye(self.G.c_dim, device=self.G.w_avg.device)[classes]
-        entries = draws.draw_choice(self.seed, indices, len(self.labels), stream=draws.LABELS)
+        entries = draws.draw_choice(self.seed, indices, len(self.labels.names), stream=draws.LABELS)
         return torch.stack([self.labels.label(int(i)) for i in entries]).to(self.G.w_avg.device)
 
     @torch.no_grad()
@@ -100,7 +100,6 @@ class GeneratedPictures:
 
         Raises:
             ValueError: A picture is not finite.
-            MemoryError: Memory ran out.
         """
         G = self.G
         z = draws.draw_z(self.seed, indices, G.z_dim, stream=draws.IMAGES).to(G.w_avg.device)
@@ -108,12 +107,7 @@ class GeneratedPictures:
         if self.transform is not None:
             ws = self.transform(ws)
         noise = seeds_to_noise(G, [[self.seed, draws.NOISE, i] for i in indices], self.lod)
-        try:
-            img = G.synthesis(ws, noise_mode="random", noise=noise, lod=self.lod)
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "memory" not in str(error):  # the CPU's is no class
-                raise
-            raise MemoryError(f"memory ran out with {len(indices)} pictures at a time; take fewer (--batch)") from error
+        img = G.synthesis(ws, noise_mode="random", noise=noise, lod=self.lod)
         finite = img.isfinite().flatten(1).all(1).tolist()
         if not all(finite):
             raise ValueError(
@@ -128,18 +122,23 @@ class RealPictures:
 
     Args:
         dataset: The pictures; labels do not matter.
+        mirror: Whether the dataset's mirror images count, if it has them.
         batch: Pictures at a time.
     """
 
-    def __init__(self, dataset: ImageDataset, *, batch: int = 64) -> None:
-        self.dataset, self.batch = dataset, batch
-        self.order = np.random.RandomState(0).permutation(len(dataset))
+    def __init__(self, dataset: ImageDataset, *, mirror: bool = True, batch: int = 64) -> None:
+        self.dataset, self.mirror, self.batch = dataset, mirror and dataset.mirror, batch
+        self.order = np.random.RandomState(0).permutation(len(dataset) if mirror else len(dataset.names))
         self.pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 8))  # decoders release the interpreter lock
 
     @property
     def key(self) -> str:
         """Tells these pictures from others, for caches."""
-        return hashlib.sha256(f"{self.dataset.content_hash()} first of a shuffled order".encode()).hexdigest()
+        text = f"{self.dataset.content_hash(mirror=self.mirror)} first of a shuffled order"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.order)
 
     def __call__(self, indices: Sequence[int]) -> Tensor:
         """Reads pictures by their numbers in the shuffled order: images_uint8 [N, C, H, W] on the CPU.

@@ -63,7 +63,8 @@ def path_length_distances(
         num_samples: How many steps there are.
         epsilon: Length of a step, as a share of its path.
         seed: Chooses latents and places.
-        crop: Look only at rows 3/8 to 7/8 and columns 2/8 to 6/8: where faces are in FFHQ.
+        crop: Look only at rows 3/8 to 7/8 and columns 2/8 to 6/8: where faces are in FFHQ. What is left is brought to
+            about 256², as in the release of StyleGAN2; ADA's brings the whole picture there before.
         c: One label [C] for all, or one for each step that is measured [N, C]; None for an unconditional network.
         batch: Pairs of pictures at a time; None for a number by their size. It changes distances by rounding, which is
             all that does: neither order nor company matters to a step.

@@ -49,6 +49,8 @@ class Recipe:
     """Generated pictures, or pairs of them for path lengths."""
     max_real: int | None = 0
     """Real pictures at most: 0 for none, None for all."""
+    full: bool = False
+    """Whether it is one of the ``_full``, in which mirror images never count."""
     k: int = 3
     """Precision and recall: which nearest neighbour makes the radius."""
     space: Literal["z", "w"] = "w"
@@ -90,7 +92,8 @@ def parse(name: str) -> Recipe:
         if kind == "is":
             return Recipe(name=name, kind=kind, num=num)
         max_real = _FULL_LIMITS[kind] if groups["full"] else num
-        return Recipe(name=name, kind=kind, num=num, max_real=max_real, k=int(groups.get("k") or 3))
+        k, full = int(groups.get("k") or 3), bool(groups["full"])
+        return Recipe(name=name, kind=kind, num=num, max_real=max_real, full=full, k=k)
     raise ValueError(
         f"metrics: got {name!r}, expected names such as {', '.join(NAMES)}, with any count, as in fid10k_full "
         "(--metrics)"

@@ -26,6 +26,8 @@ class Measurement:
     """Pictures, or pairs."""
     num_real: int
     """Real pictures; 0 where none are needed."""
+    mirror: bool
+    """Whether mirror images count as real pictures."""
     seed: int
     """Of latents, labels and noise."""
     extractor: str

@@ -11,7 +11,7 @@ from torch import nn
 
 from styleforge.features import Distance, Extractor, available, load_distance, load_extractor, wrap
 from styleforge.metrics.recipes import Kind
-from styleforge.networks import Discriminator
+from styleforge.networks import Discriminator, Generator
 
 PUBLISHED: dict[Kind, str] = {"fid": "inception", "kid": "inception", "is": "inception", "pr": "vgg16", "ppl": "lpips"}
 """What the published numbers were made with."""
@@ -37,6 +37,8 @@ class Tools:
     """For ``discriminator``."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where they compute."""
+    num_classes: int = field(default=0, init=False)
+    """Of the inception score's network; known once that is loaded."""
     _loaded: dict[str, Extractor | Distance] = field(default_factory=dict)
 
     def name_for(self, kind: Kind) -> str:
@@ -90,15 +92,22 @@ class Tools:
         """What a metric is measured with; errors as in `extractor_for`."""
         return self.distance_for_paths() if kind == "ppl" else self.extractor_for(kind)
 
-    def load(self, kinds: Iterable[Kind]) -> None:
-        """Loads now what these metrics need, so that what is missing is said before any work.
+    def load(self, kinds: Iterable[Kind], G: Generator) -> None:
+        """Loads now what these metrics of a generator need, so that what is missing is said before any work.
 
         Raises:
-            ValueError: As `extractor_for`.
+            ValueError: As `extractor_for`; or an inception score with an extractor that has no classes.
             OSError: As `extractor_for`.
         """
         for kind in kinds:
-            self.tool_for(kind)
+            tool = self.tool_for(kind)
+            if kind == "is" and isinstance(tool, Extractor) and not self.num_classes:
+                logits = tool(torch.zeros(1, G.img_channels, *G.config.size, dtype=torch.uint8)).logits
+                if logits is None:
+                    raise ValueError(
+                        f"inception score: got the extractor {tool.name}, expected one with classes (--extractor)"
+                    )
+                self.num_classes = logits.shape[1]
 
     def suffix(self, kind: Kind) -> str:
         """What stands behind a metric's name: ``@extractor``, or nothing where the published network made it."""

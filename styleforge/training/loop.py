@@ -21,6 +21,7 @@ from styleforge.clock import format_time
 from styleforge.data import ImageDataset, batches
 from styleforge.files import append_line
 from styleforge.images import from_uint8
+from styleforge.memory import out_of_memory
 from styleforge.networks import Generator, fade_images
 from styleforge.precision import exact_float32
 from styleforge.training import run_dir as files
@@ -32,9 +33,6 @@ from styleforge.training.phases import Batch, Losses, Phase, make_phases
 from styleforge.training.schedule import batch_at, ema_decay_at, learning_rates_at, lod_at, resets_optimizers
 from styleforge.training.state import TrainState, first_not_finite
 from styleforge.training.stats import PhaseTimer, StatsLog, single
-
-OUT_OF_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory")
-"""What CUDA and MPS, CUDA's libraries, the CPU on Linux, and the CPU on Windows say when there is none left."""
 
 OnSnapshot = Callable[[Generator, int], Sequence[Mapping[str, Any]] | None]
 """Called on every rank with (G_ema, cur_nimg) after each checkpoint, for example to measure.
@@ -61,11 +59,6 @@ class TrainResult:
 
 class DivergedError(FloatingPointError):
     """A loss or a weight became infinite or not a number."""
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out."""
-    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in OUT_OF_MEMORY)
 
 
 def share_of(config: TrainConfig, batch: int) -> tuple[int, int]:

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from styleforge import dist
-from styleforge.allocator import keep_freed_memory
 from styleforge.checkpoint import Checkpoint
 from styleforge.data import ImageDataset
+from styleforge.memory import keep_freed_memory, out_of_memory
 from styleforge.training import run_dir as files
 from styleforge.training.config import TrainConfig
 from styleforge.training.console import Console
-from styleforge.training.loop import Loop, OnSnapshot, TrainResult, check_batches, out_of_memory, share_of
+from styleforge.training.loop import Loop, OnSnapshot, TrainResult, check_batches, share_of
 from styleforge.training.state import TrainState
 from styleforge.training.transfer import transfer
 

@@ -16,6 +16,7 @@ from styleforge.checkpoint import Checkpoint
 from styleforge.networks import Discriminator, Generator
 from styleforge.training.config import TrainConfig
 from styleforge.training.draws import seed_of
+from styleforge.training.schedule import lod_at
 from styleforge.training.stats import Collector
 
 NetworkName = Literal["G", "D"]
@@ -133,6 +134,7 @@ class TrainState:
         training |= {f"stats.{name}": moments * num_processes for name, moments in self.collector.moments.items()}
         counters = {name: getattr(self.counters, name) for name in Counters.__slots__}
         info = {"counters": counters, "pictures": self.pictures, "kimg": self.counters.cur_nimg / 1000}
+        info["lod"] = lod_at(self.config, self.counters.cur_nimg)
         checkpoint.save(
             path,
             G_ema=self.G_ema,

@@ -103,6 +103,23 @@ def test_single_pictures_are_those_of_the_whole_latent_space(network, flag):
     assert result.exit_code == 2 and "expected none of them" in result.output
 
 
+@pytest.mark.parametrize(
+    "flags", [["--sweep-trunc=0.5:1:0.5", "--trunc=0.7"], ["--sweep-compress=1:2:1", "--compress=1"]]
+)
+def test_a_value_beside_its_sweep_is_a_usage_error(network, flags):
+    result = invoke("evaluate", "--network", network, *flags)
+    assert result.exit_code == 2 and "sweep of the same" in result.output
+
+
+def test_a_sweep_that_cannot_go_to_its_end_does_not_begin(network, data, monkeypatch):
+    from styleforge.metrics import ppl
+
+    monkeypatch.setattr(ppl, "_view", lambda *_: pytest.fail("it has begun"))
+    arguments = ["--network", network, "--metrics=ppl0.02k2_wend", "--sweep-trunc=1:1.2:0.1"]
+    with pytest.raises(ValueError, match="changed latents"):
+        invoke("evaluate", *STAND_IN, *arguments)
+
+
 def test_ranges_end_at_or_before_the_last():
     assert Range().convert("0.3:0.8:0.3", None, None) == [0.3, 0.6]
     assert Range().convert("0.3:1.0:0.1", None, None) == [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]

@@ -1,12 +1,16 @@
 import json
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from styleforge import checkpoint
+from styleforge.checkpoint import load_generator
 from styleforge.cli import main as main_module
 from styleforge.cli.main import cli
 from styleforge.data.portraits import write_portraits
+from styleforge.latents import generate_images
 from styleforge.training.run_dir import snapshots
 
 TINY = ["--cbase=64", "--cmax=8", "--map-depth=1", "--batch=4", "--workers=0", "--device=cpu", "--metrics=none"]
@@ -156,11 +160,34 @@ def test_metrics_that_cannot_be_had_are_refused_before_a_run_directory_is_made(d
     assert not (tmp_path / "runs").exists()
 
 
-def test_path_lengths_wait_until_the_network_has_grown_and_mirror_images_are_real(data, tmp_path, monkeypatch):
+def test_real_pictures_are_all_of_the_dataset_and_mirrored_where_training_mirrors(data, tmp_path, monkeypatch):
     monkeypatch.setenv("STYLEFORGE_CACHE", str(tmp_path / "cache"))
-    arguments = [*TINY[:-1], "--cfg=config-d", "--metrics=fid0.02k_full,ppl0.02k2_wend", "--extractor=random-vgg"]
-    assert invoke("--data", data, "--outdir", tmp_path / "runs", "--kimg=0.008", "--mirror", *arguments).exit_code == 0
+    arguments = [*TINY[:-1], "--metrics=fid0.02k_full,fid0.03k", "--extractor=random-vgg", "--mirror", "--subset=8"]
+    assert invoke("--data", data, "--outdir", tmp_path / "runs", "--kimg=0.008", *arguments).exit_code == 0
     (run_dir,) = (tmp_path / "runs").iterdir()
-    lines = (run_dir / "metric-fid0.02k_full@random-vgg.jsonl").read_text().splitlines()
-    assert json.loads(lines[0])["num_real"] == 24 and json.loads(lines[0])["lod"] == 1
-    assert not list(run_dir.glob("metric-ppl*"))
+    lines = [
+        json.loads((run_dir / f"metric-{name}@random-vgg.jsonl").read_text().splitlines()[0])
+        for name in ("fid0.02k_full", "fid0.03k")
+    ]
+    assert [(line["num_real"], line["mirror"]) for line in lines] == [(12, False), (24, True)]
+
+
+def test_a_growing_network_is_measured_afterwards_as_in_training(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("STYLEFORGE_CACHE", str(tmp_path / "cache"))
+    metrics = ["--metrics=fid0.02k_full,ppl0.02k2_wend", "--extractor=random-vgg"]
+    arguments = [*TINY[:-1], "--cfg=config-d", *metrics]
+    assert invoke("--data", data, "--outdir", tmp_path / "runs", "--kimg=0.008", *arguments).exit_code == 0
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    assert not list(run_dir.glob("metric-ppl*"))  # path lengths wait until the network has grown
+    command = ["evaluate", "--network", str(run_dir), "--data", str(data), "--device=cpu", *metrics[1:]]
+    assert CliRunner().invoke(cli, [*command, "--metrics=fid0.02k_full"]).exit_code == 0
+    lines = [json.loads(line) for line in (run_dir / "metric-fid0.02k_full@random-vgg.jsonl").read_text().splitlines()]
+    assert [line["lod"] for line in lines] == [1.0] * len(lines)
+    assert lines[-1]["results"] == lines[-2]["results"]
+    refused = CliRunner().invoke(cli, [*command, "--metrics=ppl0.02k2_wend"])
+    assert "level of detail 1" in str(refused.exception)
+    pictures = CliRunner().invoke(cli, ["generate", "--network", str(run_dir), "--seeds=0", "--outdir", str(tmp_path)])
+    assert pictures.exit_code == 0
+    G, one = load_generator(run_dir), Image.open(tmp_path / "seed0000.png")
+    (expected,) = (x for *_, x in generate_images(G, [0], lod=1.0))
+    np.testing.assert_array_equal(np.asarray(one).transpose(2, 0, 1), expected[0].numpy())

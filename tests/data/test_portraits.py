@@ -19,7 +19,7 @@ from scipy import stats
 from styleforge.data import portraits
 from styleforge.data.portrait_scene import EYE
 from styleforge.data.portrait_shapes import Head
-from styleforge.data.portraits import FACTORS, draw, landmarks, sample_factors, write_portraits
+from styleforge.data.portraits import FACTORS, LOOSE, draw, landmarks, sample_factors, write_portraits
 
 NAMES = [factor.name for factor in FACTORS]
 PLAIN = {
@@ -230,15 +230,39 @@ def test_teeth_and_pupils_are_drawn_at_their_landmarks(yaw: float, pitch: float)
     assert red < 130 and green < 70 and blue < 70  # the dark of the mouth
 
 
-def test_measured_teeth_follow_the_pose() -> None:
-    # Independent of the landmarks: the pixels that showing the teeth turns white, and their middle.
-    def middle(yaw: float) -> float:
-        shown, hidden = (draw(portrait(yaw=yaw, teeth=teeth), 128).astype(int) for teeth in (0.8, 0.0))
-        weight = (shown - hidden).clip(0).sum(axis=2)
-        return float((weight.sum(axis=0) * (np.arange(128) + 0.5)).sum() / weight.sum())
+def middle_of_teeth(yaw: float, **loose_yaw: float) -> float:
+    """Column of the pixels that showing the teeth turns white, without the help of landmarks."""
+    pictures = [draw(portrait(yaw=yaw, teeth=teeth), 128, loose_yaw=loose_yaw).astype(int) for teeth in (0.8, 0.0)]
+    weight = (pictures[0] - pictures[1]).clip(0).sum(axis=(0, 2))
+    return float((weight * (np.arange(128) + 0.5)).sum() / weight.sum())
 
+
+def test_measured_teeth_follow_the_pose() -> None:
     for yaw in (-26, -13, 0, 13, 26):
-        assert middle(yaw) == pytest.approx(landmarks(portrait(yaw=yaw), 128)["teeth"][0], abs=1.5)
+        assert middle_of_teeth(yaw) == pytest.approx(landmarks(portrait(yaw=yaw), 128)["teeth"][0], abs=1.5)
+
+
+def test_loose_parts_are_painted_where_another_head_has_them() -> None:
+    at = landmarks(portrait(yaw=12), 128)
+    assert middle_of_teeth(-5, mouth=12, teeth=12) == pytest.approx(at["teeth"][0], abs=1.5)
+    assert landmarks(portrait(), 128)["teeth"][0] + 2 < middle_of_teeth(0, teeth=12) < at["teeth"][0]  # in the mouth
+    eyes = draw(portrait(yaw=-5, glasses=0), 128, loose_yaw={"eyes": 12})
+    assert pixel(eyes, at["left_eye"]).sum() < 150 < pixel(eyes, landmarks(portrait(yaw=-5), 128)["left_eye"]).sum()
+
+
+@pytest.mark.parametrize("part", LOOSE)
+def test_a_loose_part_changes_nothing_else(part: str) -> None:
+    changed = difference(draw(portrait(), 64, loose_yaw={part: 8}), draw(portrait(), 64)) > 0
+    rows = np.nonzero(changed.any(axis=1))[0]
+    landmark = landmarks(portrait(), 64)["left_eye" if part == "eyes" else "mouth"]
+    assert 0 < np.ptp(rows) < 16 and abs(rows.mean() - landmark[1]) < 4
+
+
+def test_loose_parts_that_look_where_the_head_looks_are_as_they_were() -> None:
+    plain = draw(portrait(yaw=9), 64)
+    assert np.array_equal(draw(portrait(yaw=9), 64, loose_yaw={"eyes": 9, "mouth": 9}), plain)
+    changed = difference(draw(portrait(yaw=9), 64, loose_yaw={"teeth": 9}), plain) > 8
+    assert changed.sum() < 20  # the teeth's edge is cut out twice
 
 
 # ---- What is written -------------------------------------------------------------------------------------------------

@@ -1,3 +1,5 @@
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,27 @@ def shared(folder):
         if dist.rank() == 0:
             check(*both)
         return both[0].moments.mean.tolist(), both[0].moments.covariance.tolist()
+
+
+def test_a_full_disk_is_said_before_any_work(tmp_path, monkeypatch):
+    def full(file, offset, size):
+        assert size > 700 * 3 * 8
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"no room for .*STYLEFORGE_CACHE"):
+        collect(lambda chunk, wanted: pytest.fail("there is no room"), sinks(), tmp_path, CPU)
+    assert not list(tmp_path.glob("*.npy"))
+
+
+def test_a_disk_that_cannot_say_is_trusted(tmp_path, monkeypatch):
+    def unknown(file, offset, size):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(module.os, "posix_fallocate", unknown)
+    both = sinks()
+    collect(work, both, tmp_path, CPU)
+    check(*both)
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

@@ -154,12 +154,61 @@ def test_an_error_of_one_process_is_said_by_all(data):
         assert isinstance(error, ValueError) and "not finite" in str(error)
 
 
-def test_mirror_images_count_where_training_mirrors(data):
+def test_mirror_images_count_but_in_full_metrics(data):
     G = tiny_generator()
-    mirrored = open_data(data, G, mirror=True)
-    (fid,) = measure(GeneratedPictures(G, seed=0, labels=mirrored), "fid0.06k_full", Tools(extractor="random-vgg"))
-    assert fid.num_real == 140
-    assert fid.results != evaluate(G, data, "fid0.06k_full", "random-vgg")
+    mirrored = GeneratedPictures(G, seed=0, labels=open_data(data, G, mirror=True))
+    fid, kid, full = measure(mirrored, "fid0.12k,kid0.12k,fid0.12k_full", Tools(extractor="random-vgg"))
+    assert [(m.num_real, m.mirror) for m in (fid, kid, full)] == [(120, True), (120, True), (70, False)]
+    plain = evaluate(G, data, "fid0.12k,fid0.12k_full", "random-vgg")
+    assert full.results["fid0.12k_full@random-vgg"] == plain["fid0.12k_full@random-vgg"]
+    assert fid.results["fid0.12k@random-vgg"] != plain["fid0.12k@random-vgg"]
+
+
+def test_labels_are_the_same_with_mirror_images(tmp_path):
+    G = tiny_generator("conditional")
+    data = write_pictures(tmp_path / "a.zip", 30, classes=lambda i: i % 3, num_classes=3)
+    plain, mirrored = (
+        GeneratedPictures(G, seed=0, labels=open_data(data, G, mirror=mirror)).c(range(50)) for mirror in (False, True)
+    )
+    assert torch.equal(plain, mirrored)
+
+
+def test_memory_that_runs_out_is_said(data):
+    class Greedy(torch.nn.Module):
+        def forward(self, images_uint8):
+            if len(images_uint8) > 1:  # not when its features are counted
+                torch.empty(1 << 50)
+            return images_uint8.float().mean([2, 3])
+
+    with pytest.raises(MemoryError, match="--batch"):
+        evaluate(tiny_generator(), data, "fid0.06k", Greedy())
+
+
+def test_an_inception_score_without_classes_is_refused_before_any_work(data, cache, refuses):
+    class Mean(torch.nn.Module):
+        def forward(self, images_uint8):
+            return images_uint8.float().mean([2, 3])
+
+    with refuses("inception score", "Mean", "classes"):
+        evaluate(tiny_generator(), data, "fid0.06k,is0.06k", Mean())
+    assert not cache.exists()
+
+
+def other_weights(data):
+    torch.manual_seed(int(os.environ["RANK"]))
+    module = torch.nn.Sequential(ToFloat(), torch.nn.Linear(768, 3))
+    with dist.Group(torch.device("cpu")):
+        return evaluate(tiny_generator(), data, "fid0.06k", module)
+
+
+class ToFloat(torch.nn.Module):
+    def forward(self, images_uint8):
+        return torch.nn.functional.adaptive_avg_pool2d(images_uint8.float(), 16).flatten(1)
+
+
+def test_ranks_with_other_extractors_are_refused(data):
+    for error in run_ranks(other_weights, 2, data):
+        assert isinstance(error, ValueError) and "every machine" in str(error)
 
 
 def test_notes_are_told_whatever_filters_a_program_has(data):

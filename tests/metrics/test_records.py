@@ -8,7 +8,7 @@ def measurement(**changes):
     values = {
         "metric": "pr1k3", "results": {"pr1k3_precision": 0.5, "pr1k3_recall": 0.25}, "num_generated": 1000,
         "num_real": 900, "seed": 3, "extractor": "vgg16", "extractor_checksum": "ab", "resize": "bilinear-224",
-        "truncation_psi": 0.7, "transform": "", "lod": 0.0, "seconds": 61.0,
+        "truncation_psi": 0.7, "transform": "", "lod": 0.0, "mirror": False, "seconds": 61.0,
     }  # fmt: skip
     return Measurement(**(values | changes))
 

@@ -8,7 +8,7 @@ from styleforge.metrics import Measurement, sweep
 def measured(psi):
     shared = {
         "num_generated": 10, "num_real": 10, "seed": 0, "extractor": "x", "extractor_checksum": "", "resize": "none",
-        "truncation_psi": psi, "transform": "", "lod": 0.0, "seconds": 0.0,
+        "truncation_psi": psi, "transform": "", "lod": 0.0, "mirror": False, "seconds": 0.0,
     }  # fmt: skip
     return [
         Measurement(metric="fid1k", results={"fid1k": 10 - psi}, **shared),

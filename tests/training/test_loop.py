@@ -279,6 +279,7 @@ def test_the_status_line_is_the_field_s(tmp_path, capsys):
 def test_pictures_and_checkpoints_have_the_field_s_names(tmp_path):
     run_dir = train(tiny_config(tmp_path), quiet=True).run_dir
     assert {path.name for path in run_dir.iterdir() if "tfevents" not in path.name} == {
+        ".lock",
         "training_options.json",
         "log.txt",
         "stats.jsonl",
@@ -406,7 +407,7 @@ def test_a_full_disk_is_said_with_what_to_do_and_the_last_checkpoint_is_intact(t
         assert part in str(info.value)
     (run_dir,) = (tmp_path / "runs").iterdir()
     assert checkpoint.load(run_dir).info["counters"]["cur_nimg"] == 8
-    assert not list(run_dir.glob(".*"))
+    assert [path.name for path in run_dir.glob(".*")] == [".lock"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
