@@ -35,6 +35,16 @@ def append_line(path: str | Path, values: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+def write_json(path: str | Path, values: Mapping[str, Any]) -> None:
+    """Writes an object as JSON for people and programs, whole or not at all; the folder is made if it is missing.
+
+    Raises:
+        OSError: The file could not be written; an older one stays as it was.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path beside a target, and moves it over the target when the block ends without an error.

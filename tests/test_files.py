@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from styleforge.files import append_line, atomic_path
+from styleforge.files import append_line, atomic_path, write_json
 
 
 def names_in(folder):
@@ -50,3 +50,12 @@ def test_lines_are_appended_to_a_file_in_a_new_folder(tmp_path):
         {"i": 0, "name": "é"},
         {"i": 1, "name": "é"},
     ]
+
+
+def test_an_object_is_written_as_json_in_a_new_folder(tmp_path):
+    path = tmp_path / "new" / "a.json"
+    write_json(path, {"a": [1, 2.5], "name": "é"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": [1, 2.5], "name": "é"}
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text(encoding="utf-8"))["a"] == [1, 2.5] and names_in(path.parent) == ["a.json"]

@@ -1,5 +1,9 @@
 """Analysis: what a generator does well and what goes wrong in it, in numbers and pictures."""
 
+from styleforge.analysis.ablation import ablate
+from styleforge.analysis.ablation_report import AblationReport, ablation_report
+from styleforge.analysis.droplet_report import DropletReport, survey
+from styleforge.analysis.droplets import Droplets, detect
 from styleforge.analysis.factor_reader import FactorReader, ReaderConfig
 from styleforge.analysis.factors import (
     FactorReport,
@@ -9,14 +13,24 @@ from styleforge.analysis.factors import (
     plot_factors,
     reader_config,
 )
+from styleforge.analysis.normalization import NormalizationReport, normalization_report
 
 __all__ = [
+    "AblationReport",
+    "DropletReport",
+    "Droplets",
     "FactorReader",
     "FactorReport",
     "FactorStats",
+    "NormalizationReport",
     "ReaderConfig",
+    "ablate",
+    "ablation_report",
     "compare_readings",
+    "detect",
     "factor_report",
+    "normalization_report",
     "plot_factors",
     "reader_config",
+    "survey",
 ]

@@ -34,6 +34,7 @@ FIRST_SEED = 0x5EED_0000_0000
 
 CONTINUOUS = [i for i, factor in enumerate(FACTORS) if not factor.values]
 CATEGORICAL = [i for i, factor in enumerate(FACTORS) if factor.values]
+OUTPUTS = len(CONTINUOUS) + sum(len(FACTORS[i].values) for i in CATEGORICAL)
 WIDTHS = (24, 48, 64, 96)
 """Channels of the convolutions."""
 
@@ -89,9 +90,9 @@ class ReaderConfig:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed: got {self.seed}, expected a whole number from 0 to {2**32 - 1} (--seed)")
 
-    def key(self) -> str:
-        """A name for a reader's file: it changes with the config, and with what the drawer draws."""
-        probe = hashlib.sha256(json.dumps([FORMAT, asdict(self)]).encode())
+    def key(self, file_format: str = FORMAT) -> str:
+        """A name for a reader's file: it changes with the format, the config, and what the drawer draws."""
+        probe = hashlib.sha256(json.dumps([file_format, asdict(self)]).encode())
         probe.update(draw(sample_factors(0, FIRST_SEED), self.size).tobytes())
         return f"portraits-{self.size[1]}x{self.size[0]}-seed{self.seed}-{probe.hexdigest()[:24]}"
 
@@ -100,9 +101,13 @@ class ReaderNetwork(nn.Sequential):
     """Five layers, and two that see where things lie; [N, 3, H, W] in [-1, 1] -> [N, O].
 
     Outputs are the continuous factors in standard deviations, then the logits of each categorical one.
+
+    Args:
+        size: (height, width) of the pictures.
+        outputs: O; another number for another meaning.
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int], outputs: int = OUTPUTS) -> None:
         sides = [side // 2 for side in size]
         layers: list[nn.Module] = [nn.PixelUnshuffle(2)]  # half the size at once: the first layer is the dearest
         channels = 12
@@ -111,7 +116,6 @@ class ReaderNetwork(nn.Sequential):
             sides = [-(-side // stride) for side in sides]
             layers += [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
             channels = width
-        outputs = len(CONTINUOUS) + sum(len(FACTORS[i].values) for i in CATEGORICAL)
         layers += [nn.Flatten(), nn.Linear(channels * sides[0] * sides[1], 128), nn.ReLU(), nn.Linear(128, outputs)]
         super().__init__(*layers)
 
@@ -230,7 +234,7 @@ class FactorReader:
             values = json.loads(metadata["config"])
             config = ReaderConfig(**values | {"size": tuple(values["size"])})
             held_out, readings = (tensors.pop(name).numpy() for name in ("held_out", "held_out_readings"))
-            network = _new_network(config)
+            network = new_network(config)
             network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in tensors.items()})
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
@@ -253,11 +257,11 @@ def _draw_portraits(
     return x, factors
 
 
-def _new_network(config: ReaderConfig) -> ReaderNetwork:
+def new_network(config: ReaderConfig, outputs: int = OUTPUTS) -> ReaderNetwork:
     """An untrained network, without touching the caller's random numbers."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return ReaderNetwork(config.size).to(memory_format=torch.channels_last)
+        return ReaderNetwork(config.size, outputs).to(memory_format=torch.channels_last)
 
 
 def _train_network(
@@ -269,23 +273,49 @@ def _train_network(
     targets = ((torch.from_numpy(factors[:, CONTINUOUS]) - centre) / unit).float()  # [N, R]
     classes = torch.from_numpy(factors[:, CATEGORICAL]).long()  # [N, F - R]
 
-    network, draws = _new_network(config).train(), torch.Generator().manual_seed(config.seed)
+    network = new_network(config)
+
+    def loss(output: Tensor, chosen: Tensor) -> Tensor:
+        continuous, logits = network.split(output)
+        total = (continuous - targets[chosen]).square().mean(0).sum()
+        for part, wanted in zip(logits, classes[chosen].T, strict=True):
+            total = total + F.cross_entropy(part, wanted)
+        return total
+
+    train_network(network, x, loss, config, progress)
+    return network
+
+
+def train_network(
+    network: ReaderNetwork,
+    x: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    config: ReaderConfig,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Trains a network on pictures, each time with other noise, blur and tint; its weights are fixed then.
+
+    Args:
+        network: What to train.
+        x: Pictures [N, 3, H, W] uint8.
+        loss: Takes outputs [n, O] and the numbers of their pictures [n].
+        config: Epochs, batch, learning rate and seed.
+        progress: Called with the number of steps done and the total.
+    """
+    draws = torch.Generator().manual_seed(config.seed)
+    network.train()
     steps = config.epochs * -(-len(x) // config.batch)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, steps, pct_start=0.1)
     for step, chosen in enumerate(_batches(len(x), config, draws)):
         img = _disturb(images.from_uint8(x[chosen]), draws).contiguous(memory_format=torch.channels_last)
-        continuous, logits = network.split(network(img))
-        loss = (continuous - targets[chosen]).square().mean(0).sum()
-        for part, wanted in zip(logits, classes[chosen].T, strict=True):
-            loss = loss + F.cross_entropy(part, wanted)
         optimizer.zero_grad()
-        loss.backward()
+        loss(network(img), chosen).backward()
         optimizer.step()
         schedule.step()
         if progress is not None:
             progress(step + 1, steps)
-    return network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
 
 
 def _batches(num: int, config: ReaderConfig, draws: torch.Generator) -> Iterator[Tensor]:
@@ -308,17 +338,23 @@ def _disturb(img: Tensor, draws: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def _read(network: ReaderNetwork, size: tuple[int, int], images_uint8: Tensor, batch: int = 100) -> np.ndarray:
-    """The body of `FactorReader.read`."""
-    N, C, H, W = images_uint8.shape
+def apply_network(network: ReaderNetwork, size: tuple[int, int], images_uint8: Tensor, batch: int = 100) -> Tensor:
+    """Outputs [N, O] of a network for pictures [N, 3, H, W] uint8 of its size, or 2, 4, … times as large."""
+    _, C, H, W = images_uint8.shape
     assert C == 3 and reading_size((H, W)) == size, f"{tuple(images_uint8.shape)} for {size}"
-    readings = np.empty((N, len(FACTORS)))
-    for i in range(0, N, batch):
-        img = F.avg_pool2d(images.from_uint8(images_uint8[i : i + batch]), H // size[0])  # [n, 3, h, w]
-        continuous, logits = network.split(network(img.contiguous(memory_format=torch.channels_last)))
-        for number, column in zip(CONTINUOUS, continuous.double().T, strict=True):
-            factor = FACTORS[number]
-            readings[i : i + batch, number] = middle(factor) + deviation(factor) * column.numpy()
-        for number, part in zip(CATEGORICAL, logits, strict=True):
-            readings[i : i + batch, number] = part.argmax(1).numpy()
+    outputs = []
+    for part in images_uint8.split(batch):
+        img = F.avg_pool2d(images.from_uint8(part), H // size[0])  # [n, 3, h, w]
+        outputs.append(network(img.contiguous(memory_format=torch.channels_last)))
+    return torch.cat(outputs)
+
+
+def _read(network: ReaderNetwork, size: tuple[int, int], images_uint8: Tensor) -> np.ndarray:
+    """The body of `FactorReader.read`."""
+    continuous, logits = network.split(apply_network(network, size, images_uint8))
+    readings = np.empty((len(images_uint8), len(FACTORS)))
+    for number, column in zip(CONTINUOUS, continuous.double().T, strict=True):
+        readings[:, number] = middle(FACTORS[number]) + deviation(FACTORS[number]) * column.numpy()
+    for number, part in zip(CATEGORICAL, logits, strict=True):
+        readings[:, number] = part.argmax(1).numpy()
     return readings

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from styleforge.analysis.factor_reader import FactorReader, ReaderConfig, deviation, reading_size
 from styleforge.data.portraits import FACTORS, Factor
-from styleforge.files import atomic_path
+from styleforge.files import write_json
 from styleforge.latents import generate_images
 from styleforge.networks import Generator
 
@@ -104,8 +103,7 @@ class FactorReport:
             "settings": {"num": len(self.generated), **(settings or {}), "reader": asdict(self.reader)},
             "factors": {stats.name: asdict(stats) for stats in self.factors},
         }
-        with atomic_path(table) as temporary:
-            temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        write_json(table, values)
         plot_factors(self, picture)
         return [table, picture]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import click
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from styleforge.latents import Directions
     from styleforge.networks import Generator
 
 
@@ -91,6 +93,33 @@ class Seeds(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+class Strengths(click.ParamType):
+    """``2``, or ``-3:3`` or ``-3:3:0.5``, read as a list of numbers."""
+
+    name = "strength"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
+        """Parses the text."""
+        if isinstance(value, list):
+            return value
+        try:
+            numbers = [float(part) for part in str(value).split(":")]
+            if len(numbers) == 1 and math.isfinite(numbers[0]):
+                return numbers
+            first, last, step = numbers if len(numbers) == 3 else (*numbers, 1.0)
+            count = int((last - first) / step + 1e-9)
+            if not 1 <= count <= 100 or step <= 0:
+                raise ValueError
+        except (ValueError, ZeroDivisionError, OverflowError):
+            self.fail(
+                f"got {value!r}, expected a number such as 2, or FIRST:LAST or FIRST:LAST:STEP such as -3:3, of 2 to "
+                "101 numbers",
+                param,
+                ctx,
+            )
+        return [round(first + i * step, 10) for i in range(count + 1)]
+
+
 _model = partial(click.option, cls=GroupedOption, group="Model")
 _style = partial(click.option, cls=GroupedOption, group="Style")
 _machine = partial(click.option, cls=GroupedOption, group="Machine")
@@ -121,6 +150,18 @@ _PICTURE_OPTIONS = (
         "are usual. Follows --trunc.",
     ),
     _style(
+        "--direction",
+        metavar="FILE[:INDEX]",
+        help="Move w along a direction from `styleforge analyze directions`; INDEX counts from 0, the most important "
+        "one, which is the default. Follows --compress.",
+    ),
+    _style(
+        "--strength",
+        type=Strengths(),
+        metavar="S|FIRST:LAST[:STEP]",
+        help="How far, in standard deviations of w; in generate and video also a range, such as -3:3.  [default: 2]",
+    ),
+    _style(
         "--class", "label", metavar="CLASS", help="Class of a conditional network, or its label as numbers 0.5,0,1."
     ),
     _style(
@@ -130,7 +171,9 @@ _PICTURE_OPTIONS = (
         show_default=True,
         help="const: the network's own maps; random: drawn from the seed; none: left out.",
     ),
-    _style("--lod", type=float, default=0.0, help="Level of detail of a progressive network; 1 halves it once."),
+    _style(
+        "--lod", type=float, help="Level of detail of a progressive network; 1 halves it once.  [default: as trained]"
+    ),
     _machine("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or mps."),
     _machine("--batch", type=click.IntRange(min=1), help="Pictures at a time; by default 1 to 32, by their size."),
 )
@@ -148,12 +191,16 @@ class PictureOptions:
     """Number of layers that are truncated."""
     compress: float | None
     """Threshold tau of the compression of w."""
+    direction: str | None
+    """File of a direction, and its number."""
+    strength: list[float] | None
+    """How far to go along it; more than one for a range."""
     label: str | None
     """The label as text; see `latents.parse_label`."""
     noise_mode: str
     """``const``, ``random`` or ``none``."""
     lod: float
-    """Level of detail."""
+    """Level of detail; without the flag it is known once the generator is loaded."""
     device: str
     """Where to compute."""
     batch: int | None
@@ -162,10 +209,13 @@ class PictureOptions:
     def load(self) -> Generator:
         """Reads the generator and moves it to the device."""
         from styleforge import dist
-        from styleforge.checkpoint import load_generator
+        from styleforge.convert import load_any
 
         device = dist.pick_device(self.device)
-        return load_generator(self.network).to(device)
+        loaded = load_any(self.network)
+        if self.lod is None:
+            self.lod = loaded.lod
+        return loaded.generator.to(device)
 
     def parse_label(self, G: Generator) -> Tensor | None:
         """One label [C] for all pictures; None for an unconditional network."""
@@ -175,15 +225,71 @@ class PictureOptions:
             raise ValueError("class: got 'all', expected one class or label, since the pictures share it (--class)")
         return parse_label(self.label, G.c_dim)
 
+    @property
+    def strengths(self) -> list[float]:
+        """How far to go along the direction: one number, or those of a range.
+
+        Raises:
+            UsageError: There is no direction to go along.
+        """
+        if self.strength is not None and self.direction is None:
+            raise click.UsageError("--strength: got no direction to go along, expected --direction FILE with it")
+        return self.strength or [2.0]
+
     def ws_transform(self, G: Generator) -> Callable[[Tensor], Tensor]:
-        """What happens to ws [..., W] after mapping and truncation: compression, or nothing."""
+        """What happens to ws [..., L, W] after mapping and truncation: compression and a direction, or nothing.
+
+        Raises:
+            UsageError: A range of strengths.
+        """
+        if len(self.strengths) > 1:
+            raise click.UsageError("--strength: got a range, expected one number here, such as 2")
+        return partial(self.ws_transform_at(G), strength=self.strengths[0])
+
+    def ws_transform_at(self, G: Generator) -> Callable[..., Tensor]:
+        """As `ws_transform`, with ``strength``, a number or a tensor that broadcasts with ws, to be given each time."""
         from styleforge.latents import GaussianLatents
 
-        if self.compress is None:
-            return lambda ws: ws
-        with progress_bar("Measuring the latent space") as progress:
-            gaussian = GaussianLatents.fit_cached(G, progress=progress)
-        return partial(gaussian.compress, tau=self.compress)
+        directions, index = self._load_direction(G)
+        gaussian = None
+        if self.compress is not None:
+            with progress_bar("Measuring the latent space") as progress:
+                gaussian = GaussianLatents.fit_cached(G, progress=progress)
+
+        def transform(ws: Tensor, strength: float | Tensor) -> Tensor:
+            if gaussian is not None and self.compress is not None:
+                ws = gaussian.compress(ws, self.compress)
+            return ws if directions is None else directions.apply(ws, index, strength)
+
+        return transform
+
+    def _load_direction(self, G: Generator) -> tuple[Directions | None, int]:
+        """The file of ``--direction``, if there is one, and the direction's number."""
+        from styleforge.latents import Directions
+
+        if self.direction is None:
+            return None, 0
+        match = re.fullmatch(r"(.+?)(?::(\d+))?", self.direction)
+        if match is None:
+            raise click.UsageError("--direction: got nothing, expected FILE or FILE:INDEX")
+        directions = Directions.load(match[1], G)
+        if not directions.made_for(G):
+            click.echo(f"Note: {match[1]} was made for other weights of a network of the same sizes.", err=True)
+        return directions, int(match[2] or 0)
+
+    def ws(self, G: Generator, seeds: Sequence[int]) -> Tensor:
+        """The ws [N, L, W] of seeds, after truncation and `ws_transform`, on the generator's device."""
+        from styleforge.latents import generate_ws
+
+        return self.ws_transform(G)(
+            generate_ws(
+                G,
+                seeds,
+                c=self.parse_label(G),
+                truncation_psi=self.truncation_psi,
+                truncation_cutoff=self.trunc_cutoff,
+            )
+        )
 
 
 def picture_options(command: Callable[..., None]) -> Callable[..., None]:

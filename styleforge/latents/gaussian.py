@@ -181,9 +181,7 @@ class GaussianLatents:
 
     @functools.cached_property
     def _principal_axes(self) -> tuple[Tensor, Tensor]:
-        eigenvalues, axes = torch.linalg.eigh(self.covariance)
-        eigenvalues, axes = eigenvalues.flip(0).clamp(min=0), axes.flip(1)  # rounding makes zeros negative
-        return eigenvalues, axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+        return falling_eigen(self.covariance)
 
     def compress(self, ws: Tensor, tau: float) -> Tensor:
         """Draws components of V with a large magnitude towards the mean, and leaves the others (Eq. 6).
@@ -241,7 +239,7 @@ class GaussianLatents:
         header = json.dumps(
             {"slope": self.slope, "num_samples": self.num_samples, "mapping_sha256": self.mapping_sha256}
         )
-        metadata = {"format": FORMAT, "header": header, "sha256": _sha256(header, tensors)}
+        metadata = {"format": FORMAT, "header": header, "sha256": sha256_of(header, tensors)}
         try:
             with atomic_path(path) as temporary:
                 save_file(tensors, temporary, metadata=metadata)
@@ -271,7 +269,7 @@ class GaussianLatents:
             if metadata.get("format") == FORMAT:
                 tensors = {name: file.get_tensor(name) for name in ("mean", "covariance")}
         header = metadata.get("header", "")
-        if not tensors or metadata.get("sha256") != _sha256(header, tensors):
+        if not tensors or metadata.get("sha256") != sha256_of(header, tensors):
             raise ValueError(
                 f"{path}: got a file that is damaged or of another kind, expected one written by "
                 "GaussianLatents.save; fit it again"
@@ -285,15 +283,22 @@ class GaussianLatents:
         return gaussian
 
 
+def falling_eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues [W] of a covariance, falling, and eigenvectors [W, W] in columns, whose largest entry is positive."""
+    values, axes = torch.linalg.eigh(matrix)
+    values, axes = values.flip(0).clamp(min=0), axes.flip(1)  # rounding makes zeros negative
+    return values, axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+
+
 def mapping_sha256(G: Generator) -> str:
     """SHA-256 of all that w depends on: the mapping network's weights and config, not its running mean of w."""
     sizes = ["z_dim", "w_dim", "c_dim", "mapping_layers", "mapping_features"]
     arithmetic = ["label_mode", "mapping_lr_multiplier", "convention"]
     config = json.dumps({name: getattr(G.config, name) for name in sizes + arithmetic})
-    return _sha256(config, dict(G.mapping.named_parameters()))
+    return sha256_of(config, dict(G.mapping.named_parameters()))
 
 
-def _sha256(text: str, tensors: Mapping[str, Tensor]) -> str:
+def sha256_of(text: str, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over a text, and the name, type, shape and bytes of every tensor."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):

@@ -104,7 +104,7 @@ def test_large_pictures_are_read_at_a_smaller_size():
     assert reading_size((256, 256)) == reading_size((1024, 1024)) == (64, 64)
     assert reading_size((384, 512)) == (96, 128)
     config = ReaderConfig()
-    network = factor_reader._new_network(config).eval()
+    network = factor_reader.new_network(config).eval()
     reader = FactorReader(config=config, network=network, held_out=np.empty(0), held_out_readings=np.empty(0))
     pictures = portraits(2, 64)
     large = pictures.repeat_interleave(2, 2).repeat_interleave(2, 3)
@@ -113,7 +113,7 @@ def test_large_pictures_are_read_at_a_smaller_size():
 
 @pytest.mark.parametrize("size", [(16, 16), (24, 32), (40, 28), (64, 64), (112, 80)])
 def test_a_reader_exists_for_every_size_and_is_small(size):
-    network = factor_reader._new_network(ReaderConfig(size=size)).eval()
+    network = factor_reader.new_network(ReaderConfig(size=size)).eval()
     continuous, logits = network.split(network(torch.zeros(2, 3, *size)))
     assert continuous.shape == (2, len(CONTINUOUS))
     assert [part.shape[1] for part in logits] == [len(FACTORS[i].values) for i in CATEGORICAL]

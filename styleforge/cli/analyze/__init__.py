@@ -7,7 +7,19 @@ import click
 from styleforge.cli.lazy import LazyGroup
 
 VERBS: dict[str, tuple[str, str]] = {
+    "ablate": ("styleforge.cli.analyze.ablate:ablate", "Make pictures without single feature maps."),
+    "droplets": ("styleforge.cli.analyze.droplets:droplets", "Look for droplets, or circular artifacts."),
     "factors": ("styleforge.cli.analyze.factors:factors", "Measure how much a generator of portraits varies."),
+    "normalization": (
+        "styleforge.cli.analyze.normalization:normalization",
+        "Show rho of PIN, or demodulation coefficients, by layer.",
+    ),
+    "resolutions": ("styleforge.cli.analyze.resolutions:resolutions", "Measure what each resolution adds."),
+    "smoothness": ("styleforge.cli.analyze.smoothness:smoothness", "Measure how evenly pictures follow w."),
+    "spectra": ("styleforge.cli.analyze.spectra:spectra", "Measure power spectra of pictures and layers."),
+    "phase": ("styleforge.cli.analyze.phase:phase", "Measure whether details of portraits follow the pose."),
+    "directions": ("styleforge.cli.analyze.directions:directions", "Find directions in which pictures change."),
+    "diversity": ("styleforge.cli.analyze.diversity:diversity", "Compare truncation and compression at equal FID."),
 }
 """See `styleforge.cli.lazy.LazyGroup`."""
 
