@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import sys
 
+import torch
+
 OUT_OF_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory")
 """What CUDA and MPS, CUDA's libraries, the CPU on Linux, and the CPU on Windows say when there is none left."""
 
@@ -16,8 +18,8 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # mallopt(3)
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out; PyTorch has no class for that on CPUs."""
-    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in OUT_OF_MEMORY)
+    """Whether an error says that memory ran out; PyTorch has no class for that on CPUs and none in libraries of CUDA."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(phrase in str(error) for phrase in OUT_OF_MEMORY)
 
 
 def keep_freed_memory() -> bool:

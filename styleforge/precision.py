@@ -32,7 +32,7 @@ def exact_float32() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _convolutions() -> Iterator[None]:
-    cudnn = torch.backends.cudnn
+    cudnn: Any = torch.backends.cudnn
     try:
         before = cudnn.allow_tf32
     except RuntimeError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
     from styleforge.networks import Generator
 
+Transform = Callable[["Tensor"], "Tensor"]
+"""What happens to ws [n, L, W] before synthesis."""
+
 GRID_LIMIT = 1024
 """From this many pictures on, a grid is made only when asked for: it must fit in memory, and in a viewer."""
 
@@ -39,15 +43,19 @@ Examples:
   styleforge generate --network demo --seeds 0-35 --compress 0.5 --outdir compressed
   styleforge generate --network runs/00000-auto-photos-gpus1-batch16-gamma0.8 --seeds 0-35,40
   styleforge generate --network animals.safetensors --seeds 0-7 --class all --no-npz
-  styleforge generate --network demo --projected-w out/latents.npz --outdir again""",
+  styleforge generate --network demo --seeds 0-5 --direction out/directions.safetensors:2 --strength -3:3
+  styleforge generate --network demo --projected out/face/projection.npz --outdir again""",
 )
 @picture_options
 @_model("--seeds", type=Seeds(), metavar="0-35,40", help="One picture each; the same z as in the official releases.")
 @_model(
+    "--projected",
     "--projected-w",
     "--projected_w",
-    metavar="FILE",
-    help="Instead of seeds: an npz with w or ws, from a projection or an earlier latents.npz.",
+    "projected",
+    metavar="A.npz,B.npz",
+    help="Instead of seeds: archives with w or ws, such as a projection or an earlier latents.npz. Noise maps in them "
+    "are used, too.",
 )
 @_output("--outdir", default="out", show_default=True, metavar="DIR", help="Folder for the files, which are replaced.")
 @_output(
@@ -67,7 +75,7 @@ Examples:
 def generate(
     options: PictureOptions,
     seeds: list[int] | None,
-    projected_w: str | None,
+    projected: str | None,
     outdir: str,
     image_format: str,
     grid: bool | None,
@@ -86,12 +94,15 @@ def generate(
     from styleforge import images
     from styleforge.files import atomic_path
 
-    if (seeds is None) == (projected_w is None):
-        raise click.UsageError("expected one of --seeds and --projected-w, such as --seeds 0-35")
-    if projected_w is not None and (options.label is not None or options.truncation_psi != 1):
-        raise click.UsageError("--projected-w is already in w, expected neither --class nor --trunc with it")
+    if (seeds is None) == (projected is None):
+        raise click.UsageError("expected one of --seeds and --projected, such as --seeds 0-35")
+    if projected is not None and (options.label is not None or options.truncation_psi != 1):
+        raise click.UsageError("--projected is already in w, expected neither --class nor --trunc with it")
     G = options.load()
-    job = _from_file(G, options, projected_w) if projected_w is not None else _from_seeds(G, options, seeds or [])
+    make = partial(_from_seeds, seeds=seeds or []) if projected is None else partial(_from_files, paths=projected)
+    transform = options.ws_transform_at(G)
+    jobs = {value: make(G, options, partial(transform, strength=value)) for value in options.strengths}
+    job = _joined(jobs) if len(jobs) > 1 else jobs.popitem()[1]
     count, folder = len(job.names), Path(outdir)
     if grid is None:
         grid = 2 <= count <= GRID_LIMIT
@@ -134,7 +145,20 @@ class _Job:
     """Pictures per row of the grid; None for nearly a square."""
 
 
-def _from_seeds(G: Generator, options: PictureOptions, seeds: list[int]) -> _Job:
+def _joined(jobs: dict[float, _Job]) -> _Job:
+    """The same pictures at several strengths of a direction, a row of the grid for each."""
+    import numpy as np
+
+    first = next(iter(jobs.values()))
+    return _Job(
+        names=[f"{name}-strength{value:+g}" for value, job in jobs.items() for name in job.names],
+        batches=itertools.chain.from_iterable(job.batches for job in jobs.values()),
+        latents={key: np.concatenate([array] * len(jobs)) for key, array in first.latents.items()},
+        columns=len(first.names),
+    )
+
+
+def _from_seeds(G: Generator, options: PictureOptions, transform: Transform, seeds: list[int]) -> _Job:
     import numpy as np
     import torch
 
@@ -156,7 +180,7 @@ def _from_seeds(G: Generator, options: PictureOptions, seeds: list[int]) -> _Job
         c=c,
         truncation_psi=options.truncation_psi,
         truncation_cutoff=options.trunc_cutoff,
-        transform=options.ws_transform(G),
+        transform=transform,
         noise_mode=options.noise_mode,
         lod=options.lod,
         batch=options.batch,
@@ -165,10 +189,11 @@ def _from_seeds(G: Generator, options: PictureOptions, seeds: list[int]) -> _Job
     return _Job(names=names, batches=pairs, latents=latents, columns=columns)
 
 
-def _from_file(G: Generator, options: PictureOptions, path: str) -> _Job:
-    from styleforge.latents import default_batch, load_ws, synthesize
+def _from_files(G: Generator, options: PictureOptions, transform: Transform, paths: str) -> _Job:
+    from styleforge.latents import default_batch, load_projections, synthesize
 
-    ws = options.ws_transform(G)(load_ws(path, G))
+    ws, noise = load_projections(paths, G)
+    ws = transform(ws)
     batch = options.batch or default_batch(G)
-    parts = synthesize(G, ws, noise_mode=options.noise_mode, lod=options.lod, batch=batch)
+    parts = synthesize(G, ws, noise_mode=options.noise_mode, noise=noise, lod=options.lod, batch=batch)
     return _Job(names=[f"proj{i:02d}" for i in range(len(ws))], batches=zip(ws.split(batch), parts, strict=True))

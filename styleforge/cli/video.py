@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
@@ -35,13 +36,20 @@ _output = partial(click.option, cls=GroupedOption, group="Output")
 Examples:
   styleforge video --network demo --seeds 0-31 --grid 4x2 --trunc 0.7 --output lerp.mp4
   styleforge video --network demo --seeds 3,8,5 --space z --output lerp.gif
+  styleforge video --network demo --seeds 3 --num-keyframes 2 --direction directions.safetensors:0 --strength -3:3
   styleforge video --network demo --projected a.npz,b.npz --output morph.webp""",
 )
 @picture_options
 @_model(
     "--seeds", type=Seeds(), metavar="0-31", help="Keyframes, dealt out to the cells of the grid one after another."
 )
-@_model("--projected", metavar="A.npz,B.npz", help="Instead of seeds: archives with w or ws, in order.")
+@_model(
+    "--projected",
+    "--projected-w",
+    "projected",
+    metavar="A.npz,B.npz",
+    help="Instead of seeds: archives with w or ws, in order, such as projections. Noise maps in them morph, too.",
+)
 @_path("--grid", type=Resolution(), default="1x1", show_default=True, metavar="WxH", help="Cells across and down.")
 @_path(
     "--num-keyframes",
@@ -91,19 +99,23 @@ def video(
     w_frames = w_frames or max(1, round(2 * fps))
     G = options.load()
     rows, columns = grid
+    noise_at = None
     if projected is not None:
-        num_keyframes, ws_at = _path_of_files(G, projected, rows * columns, num_keyframes)
+        num_keyframes, ws_at, noise_at = _paths_of_files(G, projected, rows * columns, num_keyframes)
     else:
         assert seeds is not None
         num_keyframes, ws_at = _path_of_seeds(G, options, seeds, rows * columns, num_keyframes, space)
-    transform = options.ws_transform(G)
+    transform, strength_at = options.ws_transform_at(G), _swing(options.strengths, num_keyframes)
     frames = loop_frames(
         G,
-        lambda times: transform(ws_at(times)),  # on the way, too: a spline swings beyond its keyframes
+        lambda times: transform(
+            ws_at(times), strength=strength_at(times)
+        ),  # on the way, too: a spline swings beyond its keyframes
         num_keyframes,
         w_frames,
         columns=columns,
         noise_mode=options.noise_mode,
+        noise_at=noise_at,
         lod=options.lod,
         batch=options.batch,
     )
@@ -112,6 +124,17 @@ def video(
         write_video(_counted(frames, total, progress), output, fps)
     height, width = G.config.size
     click.echo(f"Wrote {output}: {total} frames of {columns * width}x{rows * height}, {total / fps:.1f} s.")
+
+
+def _swing(strengths: list[float], period: int) -> Callable[[Tensor], Tensor]:
+    """Strengths [M, 1, 1, 1] at times [M]: from the first of the range to the last and back, once in a period."""
+    first, last = strengths[0], strengths[-1]
+
+    def strength_at(times: Tensor) -> Tensor:
+        swing = (times * (2 * math.pi / period)).cos()
+        return ((first + last) / 2 + (first - last) / 2 * swing).float()[:, None, None, None]
+
+    return strength_at
 
 
 def _counted(frames: Iterable[Tensor], total: int, progress: Callable[[int, int], None]) -> Iterator[Tensor]:
@@ -154,12 +177,15 @@ def _path_of_seeds(
     return len(keyframes), map_path(G, PeriodicArc(keyframes), c=c, truncation_psi=psi, truncation_cutoff=cutoff)
 
 
-def _path_of_files(G: Generator, paths: str, num_cells: int, num_keyframes: int | None) -> tuple[int, LatentPath]:
-    """As `_path_of_seeds`, for ws from files."""
-    import torch
+def _paths_of_files(
+    G: Generator, paths: str, num_cells: int, num_keyframes: int | None
+) -> tuple[int, LatentPath, list[LatentPath] | None]:
+    """As `_path_of_seeds`, for ws from files; and the paths of their noise maps [M, P, h·w], if they have any."""
+    from styleforge.latents import PeriodicArc, PeriodicSpline, load_projections
 
-    from styleforge.latents import PeriodicSpline, load_ws
-
-    ws = torch.cat([load_ws(path.strip(), G) for path in paths.split(",")])
-    keyframes = _deal(ws, num_cells, num_keyframes, "projected")
-    return len(keyframes), PeriodicSpline(keyframes)
+    ws, noise = load_projections(paths, G)
+    keyframes = _deal(ws, num_cells, num_keyframes, "projected")  # [K, P, L, W]
+    if noise is None:
+        return len(keyframes), PeriodicSpline(keyframes), None
+    flat = (_deal(maps.flatten(1), num_cells, num_keyframes, "projected") for maps in noise)  # [K, P, h·w]
+    return len(keyframes), PeriodicSpline(keyframes), [PeriodicArc(one) for one in flat]

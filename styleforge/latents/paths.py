@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -109,6 +109,7 @@ def loop_frames(
     *,
     columns: int = 1,
     noise_mode: str = "const",
+    noise_at: Sequence[LatentPath] | None = None,
     lod: float = 0.0,
     batch: int | None = None,
 ) -> Iterator[Tensor]:
@@ -122,6 +123,8 @@ def loop_frames(
         frames_per_keyframe: Frames from one keyframe to the next.
         columns: Pictures per row of a frame.
         noise_mode: ``const`` or ``none``; ``random`` would flicker.
+        noise_at: For each noise input, maps [M, P, h·w] at times [M], in place of the fixed ones of ``const``; a
+            `PeriodicArc` keeps them as loud as noise should be.
         lod: Level of detail of a progressive network; 0 is full resolution.
         batch: Pictures at a time; None for `default_batch`.
 
@@ -131,8 +134,13 @@ def loop_frames(
     times = torch.arange(num_keyframes * frames_per_keyframe, dtype=torch.float64) / frames_per_keyframe
     batch = batch or default_batch(G)
     num_pictures = ws_at(times[:1]).shape[1]
+    sizes = [noise_input.const.shape for noise_input in G.synthesis.noise_inputs()]
     for moments in times.split(max(1, batch // num_pictures)):
         ws = ws_at(moments).flatten(0, 1)  # [M·P, L, W]
-        parts = synthesize(G, ws, noise_mode=noise_mode, lod=lod, batch=batch)
+        noise = None
+        if noise_at is not None:
+            paths = zip(noise_at, sizes, strict=True)
+            noise = [at(moments).reshape(-1, 1, *size) for at, size in paths]  # [M·P, 1, h, w]
+        parts = synthesize(G, ws, noise_mode=noise_mode, noise=noise, lod=lod, batch=batch)
         for cells in torch.cat(list(parts)).split(num_pictures):  # [P, C, H, W]
             yield images.grid(cells, columns)

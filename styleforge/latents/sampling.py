@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from styleforge import images
+from styleforge.memory import out_of_memory
 from styleforge.networks import Generator
+from styleforge.precision import exact_float32
 
 MAX_SEED = 2**32 - 1
 """The largest seed that numpy's generator takes."""
@@ -100,17 +102,8 @@ def load_ws(path: str | Path, G: Generator) -> Tensor:
         ValueError: No archive, none of the keys, or ws of another network.
         OSError: There is no such file, or it cannot be read.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: there is no such file, expected an npz archive with the key w or ws")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            keys = list(archive)
-            array = next((archive[key] for key in ("w", "ws") if key in keys), None)
-    except Exception as error:  # damage can raise anything in zipfile and numpy
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{path}: got a file that is damaged or no npz archive ({reason}), expected one with w or ws"
-        ) from error
+    arrays, keys = _read_archive(path, r"w|ws")
+    array = arrays.get("w", arrays.get("ws"))
     if array is None:
         raise ValueError(f"{path}: got an archive with the keys {', '.join(keys) or '(none)'}, expected w or ws")
     if array.ndim == 2:
@@ -124,6 +117,67 @@ def load_ws(path: str | Path, G: Generator) -> Tensor:
     if not np.isfinite(array).all():
         raise ValueError(f"{path}: got ws that are not finite, expected numbers; make the file again")
     return torch.from_numpy(array.astype(np.float32))
+
+
+def load_projections(paths: str, G: Generator) -> tuple[Tensor, list[Tensor] | None]:
+    """Reads projections from one or several archives, with the noise maps that were found for them.
+
+    Args:
+        paths: Archives as `load_ws` takes them, with commas between them. ``noise0``, ``noise1``, … [N or 1, 1, h, w]
+            in them are the maps for each of ``G.synthesis.noise_inputs()``.
+        G: The generator that they are for.
+
+    Returns:
+        ws [N, L, W] of all archives in order; and noise maps [N, 1, h, w] for each noise input, the network's own
+        where an archive has none, or None if no archive has any. On the CPU.
+
+    Raises:
+        ValueError: As in `load_ws`, or noise maps of another network.
+        OSError: As there.
+    """
+    names = [path.strip() for path in paths.split(",")]
+    all_ws = [load_ws(name, G) for name in names]
+    all_noise = [_load_noise(name, G, len(ws)) for name, ws in zip(names, all_ws, strict=True)]
+    if not any(all_noise):
+        return torch.cat(all_ws), None
+    own = [noise_input.const.cpu()[None, None] for noise_input in G.synthesis.noise_inputs()]  # [1, 1, h, w]
+    per_file = [
+        [maps.expand(len(ws), -1, -1, -1) for maps in noise or own] for ws, noise in zip(all_ws, all_noise, strict=True)
+    ]
+    return torch.cat(all_ws), [torch.cat(maps) for maps in zip(*per_file, strict=True)]
+
+
+def _load_noise(path: str, G: Generator, num: int) -> list[Tensor]:
+    """The noise maps [num or 1, 1, h, w] of an archive; none if it has none."""
+    sizes = [tuple(noise_input.const.shape) for noise_input in G.synthesis.noise_inputs()]
+    found, _ = _read_archive(path, r"noise\d+")
+    arrays = [found[name] for name in sorted(found, key=lambda name: int(name.removeprefix("noise")))]
+    fits = len(arrays) in (0, len(sizes)) and all(
+        array.shape in ((num, 1, *size), (1, 1, *size)) and array.dtype.kind == "f" and np.isfinite(array).all()
+        for array, size in zip(arrays, sizes, strict=False)
+    )
+    if not fits:
+        shapes = ", ".join(str(list(array.shape)) for array in arrays)
+        raise ValueError(
+            f"{path}: got noise maps of shapes {shapes}, expected the {len(sizes)} finite ones of this network; use "
+            "the network that the file was made with"
+        )
+    return [torch.from_numpy(array.astype(np.float32)) for array in arrays]
+
+
+def _read_archive(path: str | Path, pattern: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Those arrays of an npz archive whose keys match a pattern, and the keys of all."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: there is no such file, expected an npz archive with the key w or ws")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            keys = list(archive)
+            return {key: archive[key] for key in keys if re.fullmatch(pattern, key)}, keys
+    except Exception as error:  # damage can raise anything in zipfile and numpy
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path}: got a file that is damaged or no npz archive ({reason}), expected one with w or ws"
+        ) from error
 
 
 def seed_to_z(seed: int, z_dim: int) -> Tensor:
@@ -149,6 +203,7 @@ def default_batch(G: Generator) -> int:
 
 
 @torch.no_grad()
+@exact_float32()
 def generate_ws(
     G: Generator,
     seeds: Sequence[int],
@@ -192,6 +247,7 @@ def synthesize(
     *,
     noise_mode: str = "const",
     noise_seeds: Sequence[int] | None = None,
+    noise: Sequence[Tensor] | None = None,
     lod: float = 0.0,
     batch: int | None = None,
 ) -> Iterator[Tensor]:
@@ -202,6 +258,8 @@ def synthesize(
         ws: [N, L, W].
         noise_mode: ``const``, ``none``, or ``random``, which draws each sample's noise from its seed.
         noise_seeds: The samples' seeds for ``random``; by default they are counted from 0.
+        noise: Maps [N or 1, 1, h, w] for each of ``G.synthesis.noise_inputs()``, in place of the fixed ones of
+            ``const``; other modes leave them aside.
         lod: Level of detail of a progressive network; 0 is full resolution.
         batch: Pictures at a time; None for `default_batch`.
 
@@ -214,12 +272,19 @@ def synthesize(
     """
     batch = batch or default_batch(G)
     seeds = range(len(ws)) if noise_seeds is None else noise_seeds
+    num_maps, device = len(G.synthesis.noise_inputs(lod)), G.w_avg.device
     for i in range(0, len(ws), batch):
-        noise = seeds_to_noise(G, seeds[i : i + batch], lod) if noise_mode == "random" else None
+        part = slice(i, i + batch)
+        maps = None
+        if noise_mode == "random":
+            maps = seeds_to_noise(G, seeds[part], lod)
+        elif noise_mode == "const" and noise is not None:
+            maps = [one[part if len(one) > 1 else slice(None)].to(device) for one in noise[:num_maps]]
         try:
-            img = G.synthesis(ws[i : i + batch].to(G.w_avg.device), noise_mode=noise_mode, lod=lod, noise=noise)
+            with exact_float32():
+                img = G.synthesis(ws[part].to(device), noise_mode=noise_mode, lod=lod, noise=maps)
         except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "memory" not in str(error):  # the CPU's is no class
+            if not out_of_memory(error):
                 raise
             raise MemoryError(f"memory ran out with {batch} pictures at a time; take fewer (--batch)") from error
         yield images.to_uint8(img).cpu()  # [n, C, H, W]

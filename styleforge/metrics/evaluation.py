@@ -26,13 +26,14 @@ from styleforge.features import Extractor
 from styleforge.files import atomic_path
 from styleforge.metrics.collect import MomentSink, Progress, RowSink, Sink, collect
 from styleforge.metrics.fid import frechet_distance
-from styleforge.metrics.inception_score import SPLITS, inception_score
+from styleforge.metrics.inception_score import inception_score
 from styleforge.metrics.kid import kernel_distance
 from styleforge.metrics.pictures import GeneratedPictures, Pictures, RealPictures
 from styleforge.metrics.ppl import path_length, path_length_distances
 from styleforge.metrics.precision_recall import precision_recall
 from styleforge.metrics.recipes import Recipe, parse, parse_list
 from styleforge.metrics.records import Measurement
+from styleforge.metrics.requirements import num_real, open_data, require_measurable, require_same_tools
 from styleforge.metrics.tools import Tools
 from styleforge.networks import Generator
 
@@ -72,32 +73,6 @@ def evaluate(
     for measurement in measure(pictures, names, tools):
         results |= measurement.results
     return results
-
-
-def open_data(data: ImageDataset | str | Path | None, G: Generator, *, mirror: bool = False) -> ImageDataset | None:
-    """Opens the real pictures for a generator, with labels if it takes any.
-
-    Args:
-        data: Where they lie; a dataset is only checked.
-        G: The generator.
-        mirror: Let mirror images count as real pictures, too, but not in metrics whose names end in ``_full``.
-
-    Raises:
-        ValueError: They are of another size, number of channels or kind of labels, or cannot be read.
-        OSError: They cannot be read.
-    """
-    if data is None:
-        return None
-    dataset = data if isinstance(data, ImageDataset) else ImageDataset(data, use_labels=G.c_dim > 0, mirror=mirror)
-    theirs, mine = (*dataset.resolution, dataset.img_channels), (*G.config.size, G.img_channels)
-    if theirs != mine or (G.c_dim and dataset.c_dim != G.c_dim):
-        names = "{}×{} with {} channels"
-        raise ValueError(
-            f"{dataset.path}: got pictures of {names.format(*theirs)} and labels of length {dataset.c_dim}, expected "
-            f"{names.format(*mine)} and labels of length {G.c_dim} as the network makes them; pack the dataset it was "
-            "trained on (--data)"
-        )
-    return dataset
 
 
 def measure(
@@ -140,7 +115,7 @@ def measure(
         tools.load([recipe.kind for recipe in recipes], pictures.G)
         known = {recipe.name: job.recall(recipe) for recipe in recipes} if dist.rank() == 0 else {}
     known = dist.broadcast_object(known)
-    _require_same_tools(recipes, tools)
+    require_same_tools(recipes, tools)
     unknown = [recipe for recipe in recipes if known[recipe.name] is None]
     job.collect_features(unknown)
     found = {recipe.name: job.measure(recipe) for recipe in unknown}
@@ -159,67 +134,9 @@ def forget(pictures: GeneratedPictures, *, cache: Path | None = None) -> None:
             folder.rmdir()
 
 
-def require_measurable(recipe: Recipe, pictures: GeneratedPictures) -> None:
-    """Refuses, before any work, a metric that these pictures cannot have.
-
-    Raises:
-        ValueError: As `require_enough`, or path lengths of changed latents or of a growing network.
-    """
-    plain = pictures.truncation_psi == 1 and pictures.transform is None
-    if recipe.kind == "ppl" and pictures.lod:
-        raise ValueError(
-            f"{recipe.name}: got level of detail {pictures.lod:g}, expected 0, since path lengths are those of the whole "
-            "network; measure them when it has grown (--lod)"
-        )
-    if recipe.kind == "ppl" and not plain:
-        raise ValueError(
-            f"{recipe.name}: got changed latents, expected none, since path lengths are those of the whole latent space; "
-            "leave out --trunc and --compress"
-        )
-    require_enough(recipe, pictures.labels)
-
-
-def require_enough(recipe: Recipe, dataset: ImageDataset | None) -> None:
-    """Refuses a metric for which there are too few pictures.
-
-    Raises:
-        ValueError: It asks for too few generated pictures, or the dataset has too few, or there is none.
-    """
-    least = {"pr": recipe.k + 1, "is": 2 * SPLITS}.get(recipe.kind, 2)
-    counts = [(recipe.num, "generated pictures")]
-    if recipe.max_real != 0:
-        if dataset is None:
-            raise ValueError(f"{recipe.name}: got no dataset, expected real pictures to compare with (--data)")
-        counts.append((_num_real(recipe, dataset), f"pictures in {dataset.path}"))
-    for num, what in counts:
-        if num < least:
-            raise ValueError(f"{recipe.name}: got {num} {what}, expected at least {least}; take more")
-
-
-def _num_real(recipe: Recipe, dataset: ImageDataset | None) -> int:
-    """How many real pictures a recipe looks at: fewer than it asks for where there are no more."""
-    if recipe.max_real == 0 or dataset is None:
-        return 0
-    there = len(dataset.names) if recipe.full else len(dataset)
-    return min(there, recipe.max_real or there)
-
-
 def _folder(pictures: GeneratedPictures, cache: Path) -> Path:
     """Where things about these pictures are kept."""
     return cache / f"generated-{pictures.key[:24]}"
-
-
-def _require_same_tools(recipes: Sequence[Recipe], tools: Tools) -> None:
-    """Refuses ranks that would measure with different networks, such as machines of which one has no weights."""
-    mine = [[tool.name, tool.checksum] for tool in (tools.tool_for(recipe.kind) for recipe in recipes)]
-    first = dist.broadcast_object(mine)
-    with dist.together():
-        for one, other in zip(mine, first, strict=True):
-            if one != other:
-                raise ValueError(
-                    f"extractor: got {one[0]} on rank {dist.rank()}, expected {other[0]} as on rank 0; put the same "
-                    "weights on every machine"
-                )
 
 
 class _Job:
@@ -276,7 +193,7 @@ class _Job:
 
     def _count_real(self, full: bool, recipe: Recipe) -> int:
         """How many real pictures a recipe takes from one of `reals`."""
-        return _num_real(recipe, self.dataset) if recipe.full == full else 0
+        return num_real(recipe, self.dataset) if recipe.full == full else 0
 
     def _sink(self, recipe: Recipe, extractor: Extractor, num: int) -> Sink:
         tag = _tag(extractor)
@@ -299,16 +216,16 @@ class _Job:
                 results = {"": path_length(distances)} if recipe.kind == "ppl" else self._numbers(recipe)
         notes = [str(warning.message) for warning in caught]
         results, notes = dist.broadcast_object([results, notes])
-        num_real = _num_real(recipe, self.dataset)
-        if recipe.max_real and num_real < recipe.max_real and not recipe.name.endswith("_full"):
-            notes.append(f"{recipe.name}: the dataset has {num_real} pictures, fewer than {recipe.max_real}; all count")
+        count = num_real(recipe, self.dataset)
+        if recipe.max_real and count < recipe.max_real and not recipe.full:
+            notes.append(f"{recipe.name}: the dataset has {count} pictures, fewer than {recipe.max_real}; all count")
         suffix = self.tools.suffix(recipe.kind)
         return Measurement(
             metric=recipe.name + suffix,
             results={recipe.name + part + suffix: value for part, value in results.items()},
             num_generated=recipe.num,
-            num_real=num_real,
-            mirror=num_real > 0 and self.reals[recipe.full].mirror,
+            num_real=count,
+            mirror=count > 0 and self.reals[recipe.full].mirror,
             seed=self.pictures.seed,
             extractor=tool.name,
             extractor_checksum=tool.checksum,

@@ -153,7 +153,7 @@ def test_the_bundled_network_can_be_compressed(tmp_path):
     assert 0 < np.abs(pixels(tmp_path / "out/grid.png") - pixels(tmp_path / "plain/grid.png")).mean() < 16
 
 
-@pytest.mark.parametrize("flag", ["--projected-w", "--projected_w"])
+@pytest.mark.parametrize("flag", ["--projected", "--projected-w", "--projected_w"])
 def test_latents_give_the_same_pictures_again(tmp_path, network, flag):
     made("--network", network, "--seeds=0-4", "--trunc=0.7", "--outdir", tmp_path / "first")
     text = made("--network", network, flag, tmp_path / "first/latents.npz", "--batch=2", "--outdir", tmp_path / "again")
@@ -286,8 +286,8 @@ def test_errors_are_one_sentence_and_leave_no_file(tmp_path, network, conditiona
     [
         (["--seeds=3-1"], "seeds: got '3-1' in '3-1', expected numbers"),
         (["--seeds=cat"], "seeds: got 'cat'"),
-        ([], "expected one of --seeds and --projected-w"),
-        (["--seeds=1", "--projected-w=x.npz"], "expected one of --seeds and --projected-w"),
+        ([], "expected one of --seeds and --projected"),
+        (["--seeds=1", "--projected-w=x.npz"], "expected one of --seeds and --projected"),
         (["--projected-w=x.npz", "--trunc=0.5"], "expected neither --class nor --trunc"),
         (["--projected-w=x.npz", "--class=1"], "expected neither --class nor --trunc"),
         (["--seeds=1", "--noise-mode=loud"], "'loud' is not one of"),

@@ -106,3 +106,15 @@ def test_frames_do_not_depend_on_the_batch_and_come_as_they_are_made():
     G.synthesis.register_forward_hook(lambda *_: calls.append(1))
     next(loop_frames(G, ws_at, 2, 3, batch=3))
     assert len(calls) == 1
+
+
+def test_noise_maps_may_move_along():
+    G = tiny_generator()
+    points = torch.randn(3, 2, G.num_ws, G.w_dim)  # [K, P, L, W]
+    noise = [torch.randn(3, 2, 1, *noise_input.const.shape) for noise_input in G.synthesis.noise_inputs()]
+    frames = list(
+        loop_frames(G, PeriodicSpline(points), 3, 2, noise_at=[PeriodicArc(maps.flatten(2)) for maps in noise])
+    )
+    for k in range(3):
+        expected = images.to_uint8(G.synthesis(points[k], noise_mode="const", noise=[maps[k] for maps in noise]))
+        assert (frames[2 * k].int() - images.grid(expected, 1).int()).abs().max() <= 1

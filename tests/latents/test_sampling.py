@@ -9,6 +9,7 @@ from styleforge.latents.sampling import (
     default_batch,
     generate_images,
     generate_ws,
+    load_projections,
     load_ws,
     mix_matrix,
     parse_label,
@@ -307,3 +308,70 @@ def test_what_is_no_archive_of_ws_is_refused(tmp_path, refuses):
         load_ws(tmp_path / "other.npz", G)
     with pytest.raises(FileNotFoundError, match="there is no such file"):
         load_ws(tmp_path / "missing.npz", G)
+
+
+# Projections
+
+
+def save_projection(path, G, *, num=1, noise=True):
+    """An archive as `styleforge project` writes it, and its contents."""
+    ws = torch.randn(num, G.num_ws, G.w_dim)
+    maps = [torch.randn(num, 1, *noise_input.const.shape) for noise_input in G.synthesis.noise_inputs()]
+    arrays = {f"noise{k}": one.numpy() for k, one in enumerate(maps)} if noise else {}
+    np.savez(path, w=ws.numpy(), settings=np.array("{}"), **arrays)
+    return ws, maps
+
+
+def test_projections_come_with_their_noise_maps(tmp_path):
+    G = tiny_generator()
+    first, second = (save_projection(tmp_path / f"{name}.npz", G, num=num) for name, num in (("a", 2), ("b", 1)))
+    ws, noise = load_projections(f"{tmp_path}/a.npz, {tmp_path}/b.npz", G)
+    assert torch.equal(ws, torch.cat([first[0], second[0]]))
+    for maps, one, other in zip(noise, first[1], second[1], strict=True):
+        assert torch.equal(maps, torch.cat([one, other]))
+
+
+def test_projections_without_noise_maps_have_the_networks_own(tmp_path):
+    G = tiny_generator()
+    _, maps = save_projection(tmp_path / "a.npz", G)
+    save_projection(tmp_path / "b.npz", G, noise=False)
+    assert load_projections(f"{tmp_path}/b.npz", G)[1] is None
+    _, noise = load_projections(f"{tmp_path}/b.npz,{tmp_path}/a.npz", G)
+    for found, noise_input, one in zip(noise, G.synthesis.noise_inputs(), maps, strict=True):
+        assert torch.equal(found[0, 0], noise_input.const)
+        assert torch.equal(found[1:], one)
+
+
+def test_noise_maps_take_the_place_of_the_networks_own(G):
+    ws = generate_ws(G, SEEDS, c=label_of(G))
+    maps = [torch.randn(5, 1, *noise_input.const.shape) for noise_input in G.synthesis.noise_inputs()]
+    found = torch.cat(list(synthesize(G, ws, noise=maps, batch=2)))
+    assert steps_apart(found, images.to_uint8(G.synthesis(ws, noise=maps, noise_mode="const"))) <= 1
+    one = [image[:1] for image in maps]
+    shared = torch.cat(list(synthesize(G, ws, noise=one, batch=2)))
+    for i in range(5):
+        expected = images.to_uint8(G.synthesis(ws[i : i + 1], noise=one, noise_mode="const"))
+        assert steps_apart(shared[i : i + 1], expected) <= 1
+    for noise_mode in ("none", "random"):
+        with_maps, without = (
+            torch.cat(list(synthesize(G, ws, noise_mode=noise_mode, noise=noise))) for noise in (maps, None)
+        )
+        assert torch.equal(with_maps, without)
+
+
+@pytest.mark.parametrize("damage", ["missing", "size", "nan", "whole numbers"])
+def test_noise_maps_of_another_network_are_refused(tmp_path, refuses, damage):
+    G = tiny_generator()
+    ws, maps = save_projection(tmp_path / "a.npz", G)
+    arrays = {f"noise{k}": one.numpy() for k, one in enumerate(maps)}
+    if damage == "missing":
+        del arrays["noise0"]
+    elif damage == "size":
+        arrays["noise0"] = arrays["noise0"][:, :, :2]
+    elif damage == "nan":
+        arrays["noise0"][0, 0, 0, 0] = np.nan
+    else:
+        arrays["noise0"] = arrays["noise0"].astype(int)
+    np.savez(tmp_path / "a.npz", w=ws.numpy(), **arrays)
+    with refuses("a.npz: got noise maps", "use the network that the file was made with"):
+        load_projections(str(tmp_path / "a.npz"), G)
