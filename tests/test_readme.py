@@ -26,6 +26,13 @@ SMALL = {
     "evaluate --per-image-ppl": ["--per-image-ppl", "10"],
     "compare": _QUICK,
     "video": ["--w-frames", "2"],
+    "project": ["--num-steps", "2"],
+    "attribute": ["--num-steps", "2", "--num-calibration", "3"],
+    "report": ["--num", "16", "--num-fid", "100", "--extractor", "random-vgg", "--skip", "diversity,smoothness,ablation"],
+    "analyze droplets": ["--num", "8"],
+    "analyze resolutions": ["--num", "8"],
+    "analyze directions": ["--num", "2"],
+    "evaluate-inversion": ["--num", "2", "--num-steps", "2", "--num-steps-plus", "2"],
 }
 MADE_BY_MAKE = {"make test", "make demo"}
 """Run by CI itself, and by `tests/cli/test_demo.py`."""
@@ -42,7 +49,7 @@ def commands() -> list[str]:
 
 def small(arguments: list[str]) -> list[str]:
     """The arguments with what makes them small behind them."""
-    command = " ".join(arguments[:2]) if arguments[0] == "data" else arguments[0]
+    command = " ".join(arguments[:2]) if arguments[0] in ("data", "analyze") else arguments[0]
     for mode in ("--resume", "--per-image-ppl"):
         if mode in arguments:
             command = f"{command} {mode}"

@@ -17,10 +17,19 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("styleforge.cli.evaluate:evaluate", "Measure a generator: FID, KID, precision, recall, path length."),
     "compare": ("styleforge.cli.compare:compare", "Measure several generators, and show them side by side."),
     "analyze": ("styleforge.cli.analyze:analyze", "Look into a generator: what it makes, and what goes wrong in it."),
+    "report": ("styleforge.cli.report:report", "Put every analysis of a generator on one HTML page."),
     "generate": ("styleforge.cli.generate:generate", "Make pictures from seeds or projected latents."),
+    "project": ("styleforge.cli.project:project", "Find the latents of given pictures."),
+    "attribute": ("styleforge.cli.attribute:attribute", "Find out which network made a picture."),
+    "evaluate-inversion": (
+        "styleforge.cli.evaluate_inversion:evaluate_inversion",
+        "Measure how well inversion finds the true latents.",
+    ),
     "mix": ("styleforge.cli.mix:mix", "Make a matrix of pictures that mix the styles of two seeds."),
     "video": ("styleforge.cli.video:video", "Make an animation that loops through seeds or projected latents."),
     "demo": ("styleforge.cli.demo:demo", "Draw a dataset, train on it, make pictures: all in a few minutes."),
+    "convert": ("styleforge.cli.convert:convert", "Turn a network of any kind of file into another kind."),
+    "inspect": ("styleforge.cli.inspect:inspect", "Show what a file of any kind holds."),
     "summary": ("styleforge.cli.summary:summary", "Show the networks of a preset: blocks, shapes and parameters."),
 }
 """See `styleforge.cli.lazy.LazyGroup`."""

@@ -129,7 +129,7 @@ _PICTURE_OPTIONS = (
         "--network",
         required=True,
         metavar="PATH|NAME|URL",
-        help="A checkpoint, a run directory (its last snapshot), a bundled model such as demo, or a URL.",
+        help="A checkpoint of any kind, a run directory (its last snapshot), a bundled model such as demo, or a URL.",
     ),
     _style(
         "--trunc",
@@ -250,7 +250,7 @@ class PictureOptions:
         """As `ws_transform`, with ``strength``, a number or a tensor that broadcasts with ws, to be given each time."""
         from styleforge.latents import GaussianLatents
 
-        directions, index = self._load_direction(G)
+        directions, index = load_direction(self.direction, G)
         gaussian = None
         if self.compress is not None:
             with progress_bar("Measuring the latent space") as progress:
@@ -262,20 +262,6 @@ class PictureOptions:
             return ws if directions is None else directions.apply(ws, index, strength)
 
         return transform
-
-    def _load_direction(self, G: Generator) -> tuple[Directions | None, int]:
-        """The file of ``--direction``, if there is one, and the direction's number."""
-        from styleforge.latents import Directions
-
-        if self.direction is None:
-            return None, 0
-        match = re.fullmatch(r"(.+?)(?::(\d+))?", self.direction)
-        if match is None:
-            raise click.UsageError("--direction: got nothing, expected FILE or FILE:INDEX")
-        directions = Directions.load(match[1], G)
-        if not directions.made_for(G):
-            click.echo(f"Note: {match[1]} was made for other weights of a network of the same sizes.", err=True)
-        return directions, int(match[2] or 0)
 
     def ws(self, G: Generator, seeds: Sequence[int]) -> Tensor:
         """The ws [N, L, W] of seeds, after truncation and `ws_transform`, on the generator's device."""
@@ -290,6 +276,21 @@ class PictureOptions:
                 truncation_cutoff=self.trunc_cutoff,
             )
         )
+
+
+def load_direction(text: str | None, G: Generator) -> tuple[Directions | None, int]:
+    """The file that ``--direction`` names, if it does, and the direction's number; says if it is another network's."""
+    from styleforge.latents import Directions
+
+    if text is None:
+        return None, 0
+    match = re.fullmatch(r"(.+?)(?::(\d+))?", text)
+    if match is None:
+        raise click.UsageError("--direction: got nothing, expected FILE or FILE:INDEX")
+    directions = Directions.load(match[1], G)
+    if not directions.made_for(G):
+        click.echo(f"Note: {match[1]} was made for other weights of a network of the same sizes.", err=True)
+    return directions, int(match[2] or 0)
 
 
 def picture_options(command: Callable[..., None]) -> Callable[..., None]:

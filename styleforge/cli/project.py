@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from styleforge.cli.inversion_options import distance_options, target_options, whiten_option
-from styleforge.cli.options import GroupedCommand, GroupedOption, progress_bar
+from styleforge.cli.options import GroupedCommand, GroupedOption, Strengths, load_direction, progress_bar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from styleforge.inversion import Projection, Target
+    from styleforge.latents import Directions
+    from styleforge.networks import Generator
 
 NUM_FRAMES, FPS = 125, 25
 """Length of an animation: 5 seconds."""
@@ -36,6 +39,7 @@ Examples:
   styleforge project --network demo --target face.png --outdir out
   styleforge project --network demo --target photos --align center-crop --space w+ --prior gaussian
   styleforge project --network demo --target a.png b.png --num-steps 300 --save-video gif
+  styleforge project --network demo --target face.png --direction out/directions.safetensors:1
   styleforge generate --network demo --projected out/face/projection.npz
   styleforge video --network demo --projected out/a/projection.npz,out/b/projection.npz --output morph.webp""",
 )
@@ -87,6 +91,17 @@ Examples:
     help="Stop a target when its loss falls by less than this share, such as 0.001, near the end.  [default: never]",
 )
 @_search("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the noise.")
+@_output(
+    "--direction",
+    metavar="FILE[:INDEX]",
+    help="Move what was found along a direction from `styleforge analyze directions`: edited.png.",
+)
+@_output(
+    "--strength",
+    type=Strengths(),
+    metavar="FIRST:LAST[:STEP]",
+    help="How far, in standard deviations of w.  [default: -3:3]",
+)
 @distance_options("lpips", "random-vgg", "pixel+discriminator")
 @_output("--outdir", default="out", show_default=True, metavar="DIR", help="Gets a folder for each target.")
 @_output("--save-video", type=click.Choice(["mp4", "gif", "webp"]), help="Animate the search, beside its target.")
@@ -112,6 +127,8 @@ def project(
     restart_above: float | None,
     plateau: float | None,
     seed: int,
+    direction: str | None,
+    strength: list[float] | None,
     tools: dict[str, Any],
     outdir: str,
     save_video: str | None,
@@ -135,6 +152,8 @@ def project(
         raise click.UsageError("expected pictures to project, such as --target face.png")
     if save_video is not None:
         check_video(f"projection.{save_video}", FPS)
+    if strength is not None and direction is None:
+        raise click.UsageError("--strength: got no direction to go along, expected --direction FILE with it")
     config = inv.ProjectionConfig.for_space(space)
     config = dataclasses.replace(
         config,
@@ -158,7 +177,14 @@ def project(
         with progress_bar("Measuring the latent space") as progress:
             gaussian = GaussianLatents.fit_cached(G, progress=progress)
 
-    writer = _Writer(targets=targets, folder=Path(outdir), save_video=save_video, network=network, label=label)
+    directions, index = load_direction(direction, G)
+    edit = None
+    if directions is not None:
+        directions.apply(G.w_avg.expand(1, G.num_ws, -1), index, 0.0)  # whether there is such a one, before any work
+        edit = partial(_edit, G, directions, index, strength or [float(value) for value in range(-3, 4)])
+    writer = _Writer(
+        targets=targets, folder=Path(outdir), save_video=save_video, network=network, label=label, edit=edit
+    )
     try:
         with progress_bar("Projecting") as progress:
             inv.project(
@@ -181,6 +207,17 @@ def project(
         click.echo(f"Note: {metric.name} stands in for LPIPS; its distances compare among themselves.", err=True)
 
 
+def _edit(G: Generator, directions: Directions, index: int, strengths: list[float], part: Projection, i: int) -> Tensor:
+    """The i-th of some projections [S, C, H, W], moved along a direction by each of S strengths."""
+    import torch
+
+    from styleforge.latents import synthesize
+
+    ws = torch.cat([directions.apply(part.ws[i : i + 1], index, strength) for strength in strengths])  # [S, L, W]
+    noise = None if part.noise is None else [maps[i : i + 1] for maps in part.noise]
+    return torch.cat(list(synthesize(G, ws, noise=noise)))
+
+
 class _Writer:
     """Puts results into files as they come.
 
@@ -190,14 +227,22 @@ class _Writer:
         save_video: Ending of the animations, if there are to be any.
         network: For the record.
         label: For the record.
+        edit: Makes pictures [S, C, H, W] of the i-th of some projections, for a strip; None for none.
     """
 
     def __init__(
-        self, *, targets: list[Target], folder: Path, save_video: str | None, network: str, label: str | None
+        self,
+        *,
+        targets: list[Target],
+        folder: Path,
+        save_video: str | None,
+        network: str,
+        label: str | None,
+        edit: Callable[[Projection, int], Tensor] | None = None,
     ) -> None:
         import torch
 
-        self.targets, self.folder, self.save_video = targets, folder, save_video
+        self.targets, self.folder, self.save_video, self.edit = targets, folder, save_video, edit
         self.images = torch.stack([target.image for target in targets])  # [N, C, H, W] uint8
         self.facts = {"network": network, "class": label}
         self.rows: list[dict[str, Any]] = []
@@ -205,6 +250,7 @@ class _Writer:
 
     def write(self, first: int, part: Projection) -> None:
         """Writes the results of one pass, whose first target has this number."""
+        from styleforge import images
         from styleforge.files import write_json
         from styleforge.inversion import measures, save
 
@@ -213,6 +259,9 @@ class _Writer:
             folder = self.folder / target.name
             numbers = measures(part, wanted, i)
             save(part, wanted, i, folder, facts={**self.facts, "target": target.source, **numbers})
+            if self.edit is not None:
+                strip = self.edit(part, i)
+                images.save(images.grid(strip, len(strip)), folder / "edited.png")
             if part.frames is not None:
                 self._write_video(folder, target.image, part.frames[:, i])
             self.rows.append({"name": target.name, "target": target.source, **numbers})

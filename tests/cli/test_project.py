@@ -13,7 +13,7 @@ from styleforge.cli.generate import generate
 from styleforge.cli.mix import mix
 from styleforge.cli.project import project
 from styleforge.cli.video import video
-from styleforge.latents import GaussianLatents, generate_images, load_projections
+from styleforge.latents import GaussianLatents, find_directions, generate_images, load_projections
 from styleforge.networks import Discriminator, DiscriminatorConfig
 
 QUICK = ["--num-steps=6", "--distance=random-vgg"]
@@ -260,3 +260,28 @@ def test_help_has_groups_and_examples():
     text = run(project, "--help").output
     for part in ("Model:", "Pictures:", "Search:", "Distance:", "Output:", "Examples:", "--prior", "--space"):
         assert part in text
+
+
+def test_what_was_found_moves_along_a_direction(tmp_path, network, faces):
+    G = tiny_generator()
+    find_directions(G, num=2, num_samples=500).save(tmp_path / "d.safetensors")
+    out = tmp_path / "out"
+    arguments = ["--network", network, faces / "a.png", *QUICK, "--outdir", out]
+    made(project, *arguments, "--direction", f"{tmp_path / 'd.safetensors'}:1", "--strength=-2:2:2")
+    strip = pixels(out / "a" / "edited.png")
+    assert strip.shape == (16, 48, 3)
+    np.testing.assert_array_equal(strip[:, 16:32], pixels(out / "a" / "projection.png"))
+    arguments = ["--projected", out / "a" / "projection.npz", "--outdir", tmp_path / "moved", "--strength=2"]
+    made(generate, "--network", network, *arguments, "--direction", f"{tmp_path / 'd.safetensors'}:1")
+    (picture,) = [path for path in (tmp_path / "moved").glob("*.png") if path.name != "grid.png"]
+    np.testing.assert_array_equal(strip[:, 32:], pixels(picture))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [(["--strength=1:2"], "--direction FILE"), (["--direction=gone.safetensors"], "there is no such file")],
+)
+def test_a_direction_that_is_not_there_is_said_before_any_work(tmp_path, network, faces, arguments, part):
+    result = run(project, "--network", network, faces / "a.png", *QUICK, "--outdir", tmp_path / "out", *arguments)
+    assert result.exit_code != 0 and part in f"{result.output}{result.exception}"
+    assert not (tmp_path / "out").exists()
