@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-from styleforge.memory import keep_freed_memory
 from styleforge.checkpoint import load_generator
 from styleforge.data import ImageDataset
 from styleforge.data.portraits import write_portraits
 from styleforge.features.base import Extractor, Features
 from styleforge.features.weights import metrics_package
+from styleforge.memory import keep_freed_memory
 from styleforge.metrics import Tools, measure
 from styleforge.metrics.pictures import GeneratedPictures
 

@@ -59,6 +59,11 @@ class Checkpoint:
             raise ValueError(f"{self.source}: got a checkpoint without a generator, expected one with G_ema or G")
         return G.requires_grad_(False)
 
+    @property
+    def lod(self) -> float:
+        """Level of detail that a progressive network had grown to; 0, its full size, for all others."""
+        return float(self.info.get("lod", 0.0))
+
 
 def save(
     path: str | Path,
@@ -200,16 +205,26 @@ def load_generator(source: str | Path) -> Generator:
     return load(source).generator
 
 
+def is_url(source: str | Path) -> bool:
+    """Whether a source is to be fetched."""
+    return urllib.parse.urlparse(str(source)).scheme in ("http", "https")
+
+
 def resolve(source: str | Path) -> Path:
     """Finds the file behind a path, a run directory (its last snapshot), a bundled name, or a URL.
 
+    A URL is fetched once, into the cache. With ``#sha256=…`` at its end, the file must have that digest.
+
     Raises:
+        ValueError: What was fetched has another digest.
         OSError: There is none, or it cannot be fetched.
     """
     text = str(source)
-    if urllib.parse.urlparse(text).scheme in ("http", "https"):
-        name = Path(urllib.parse.urlparse(text).path).name or "checkpoint"
-        return fetch(text, cache_dir() / "downloads" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}-{name}")
+    if is_url(source):
+        url = urllib.parse.urlparse(text)
+        name = f"{hashlib.sha256(text.encode()).hexdigest()[:16]}-{Path(url.path).name or 'checkpoint'}"
+        wanted = dict(urllib.parse.parse_qsl(url.fragment)).get("sha256")
+        return fetch(url._replace(fragment="").geturl(), cache_dir() / "downloads" / name, sha256=wanted)
     path = Path(source)
     bundled = sorted(file.stem for file in BUNDLED.glob(f"*{SUFFIX}"))
     if text in bundled and not path.is_file():  # also beside a folder of that name, such as `make demo` leaves

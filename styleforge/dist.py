@@ -94,8 +94,8 @@ class Group:
             except RuntimeError as error:
                 raise LostRankError(
                     f"the processes did not find each other within {self.timeout_sec:g} s "
-                    f"({str(error).splitlines()[0][:200]}); start them with torchrun, let every machine reach MASTER_ADDR "
-                    "and MASTER_PORT, and name the network device to use in GLOO_SOCKET_IFNAME if there are several"
+                    f"({str(error).splitlines()[0][:200]}); start them with torchrun, let every machine reach "
+                    "MASTER_ADDR and MASTER_PORT, and name the network device to use in GLOO_SOCKET_IFNAME if there are several"
                 ) from error
         return self
 

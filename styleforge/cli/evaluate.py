@@ -68,7 +68,7 @@ Examples:
     "--network",
     required=True,
     metavar="PATH|NAME|URL",
-    help="A checkpoint, a run directory, a bundled model, or a URL.",
+    help="A checkpoint of any kind, a run directory, a bundled model, or a URL.",
 )
 @_measure("--data", metavar="PATH", help="The real pictures: zip, folder or LMDB.")
 @_measure("--mirror", is_flag=True, help="Mirror images are real pictures, too, as for networks trained with --mirror.")

@@ -29,7 +29,7 @@ Examples:
     "--network",
     required=True,
     metavar="PATH|NAME|URL",
-    help="A checkpoint, a run directory, a bundled model, or a URL.",
+    help="A checkpoint of any kind, a run directory, a bundled model, or a URL.",
 )
 @_measure("--data", metavar="PATH", help="Real pictures, for metrics, spectra and diversity: zip, folder or LMDB.")
 @_measure("--num", type=click.IntRange(min=16), default=200, show_default=True, help="Pictures of an analysis.")

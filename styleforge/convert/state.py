@@ -11,12 +11,57 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from styleforge.networks.config import Architecture
+from styleforge.networks.config import Architecture, DiscriminatorConfig, GeneratorConfig, NetworkConfig
 
 Network = TypeVar("Network", bound=nn.Module)
+Config = TypeVar("Config", bound=NetworkConfig)
 Layout = Callable[[Tensor], Tensor]
 Sources = Mapping[str, tuple[str, Layout]]
 """Our name -> (the name in the file, what turns the file's layout into ours)."""
+
+MAX_LAYERS = 100
+"""Of one kind in a network; a damaged name must not ask for millions."""
+_MAX_GROWTH = 4
+WHOLE_BATCH = 1 << 16
+"""As a group of the minibatch standard deviation: the whole minibatch, which some releases take."""
+
+
+class Refusals:
+    """Says what a target cannot be.
+
+    Args:
+        target: What it is, for messages.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+    def unless(self, possible: bool, what: str) -> None:
+        """Refuses a network.
+
+        Args:
+            possible: Whether the target can hold it.
+            what: What it has that the target lacks.
+
+        Raises:
+            ValueError: It cannot.
+        """
+        if not possible:
+            raise ValueError(
+                f"{self.target}: got a network with {what}, expected one without; "
+                "keep it as safetensors, or export it to ONNX"
+            )
+
+    def require_stylegan2(self, config: NetworkConfig) -> None:
+        """Refuses what only our networks and those of StyleGAN have."""
+        self.unless(config.plan.base == (4, 4), f"pictures of {config.resolution}, not a square of a power of two")
+        self.unless(not config.progressive, "progressive growing")
+        if isinstance(config, GeneratorConfig):
+            self.unless(config.style_block == "demodulation", f"the style block {config.style_block!r}")
+            self.unless(config.use_styles, "no styles")
+            self.unless(config.constant_input, "a traditional input")
+        elif isinstance(config, DiscriminatorConfig):
+            self.unless(config.convention == "stylegan2", "StyleGAN's discriminator")
 
 
 def as_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -28,12 +73,43 @@ def as_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
     tensors = {}
     for name, value in state.items():
         try:
+            if not isinstance(value, Tensor | np.ndarray | np.number | int | float):
+                raise TypeError  # lists that share lists can be without end
             tensors[name] = torch.as_tensor(value if isinstance(value, Tensor) else np.array(value)).float()
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{name}: got {type(value).__name__}, expected a tensor or an array of numbers; convert it first"
             ) from error
     return tensors
+
+
+def as_number(value: Any, what: str) -> float:
+    """A number out of a file; anything else is refused without being looked into.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(value, int | float | np.number) or isinstance(value, bool):
+        raise ValueError(f"{what}: got a {type(value).__name__}, expected a number; is the file damaged?")
+    return value if isinstance(value, int | float) else value.item()
+
+
+def as_group(value: Any) -> int:
+    """A group size of the minibatch standard deviation out of a file: None stands for the whole minibatch.
+
+    Raises:
+        ValueError: It is no number.
+    """
+    return WHOLE_BATCH if value is None else max(int(as_number(value, "minibatch standard deviation")), 1)
+
+
+def as_clamp(value: Any) -> float | None:
+    """A limit on the activations out of a file: a number or None.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    return None if value is None else as_number(value, "clamp on activations")
 
 
 def take(state: Mapping[str, Tensor], name: str, what: str, ndim: int | None = None) -> Tensor:
@@ -55,7 +131,7 @@ def take(state: Mapping[str, Tensor], name: str, what: str, ndim: int | None = N
     return state[name]
 
 
-def has(state: Mapping[str, Tensor], *parts: str) -> bool:
+def has(state: Mapping[str, Any], *parts: str) -> bool:
     """Whether any name holds one of the parts.
 
     What a network consists of is read from all names, so that one missing tensor is reported as missing instead of
@@ -64,10 +140,17 @@ def has(state: Mapping[str, Tensor], *parts: str) -> bool:
     return any(part in name for part in parts for name in state)
 
 
-def count_layers(state: Mapping[str, Tensor], prefix: str) -> int:
-    """How many layers ``<prefix>0``, ``<prefix>1``, … there are: one more than the highest number."""
-    pattern = re.compile(re.escape(prefix) + r"(\d+)\b")
-    return max((int(match[1]) + 1 for name in state if (match := pattern.match(name))), default=0)
+def count_layers(state: Mapping[str, Any], prefix: str) -> int:
+    """How many layers ``<prefix>0``, ``<prefix>1``, … there are: one more than the highest number.
+
+    Raises:
+        ValueError: More than `MAX_LAYERS`.
+    """
+    pattern = re.compile(re.escape(prefix) + r"(\d{1,9})\b")
+    num = max((int(match[1]) + 1 for name in state if (match := pattern.match(name))), default=0)
+    if num > MAX_LAYERS:
+        raise ValueError(f"{prefix}: got layer {num - 1:,}, expected {MAX_LAYERS} layers at most; is the file damaged?")
+    return num
 
 
 def block_sides(state: Mapping[str, Tensor], pattern: str, what: str) -> list[int]:
@@ -118,6 +201,28 @@ def infer_channels(channels: Sequence[int], what: str) -> tuple[int, int]:
             "min(channel_base / r, channel_max) at every resolution r; such a network has no config here"
         )
     return channel_base, channel_max
+
+
+def make(network_class: Callable[[Config], Network], config: Config, state: Mapping[str, Tensor], what: str) -> Network:
+    """Makes a network for a state, unless it is far larger than the state: a few long biases would ask for terabytes.
+
+    Args:
+        network_class: `Generator` or `Discriminator`.
+        config: Its config, as inferred from the state.
+        state: The tensors.
+        what: The network's name, for messages.
+
+    Raises:
+        ValueError: The state has not nearly the tensors for it.
+    """
+    have = sum(tensor.numel() for tensor in state.values())
+    with torch.device("meta"):
+        need = sum(tensor.numel() for tensor in network_class(config).state_dict().values())
+    if need > _MAX_GROWTH * have + (1 << 20):
+        raise ValueError(
+            f"{what}: got {have:,} numbers, expected {need:,} for a network of such layers; is the file complete?"
+        )
+    return network_class(config)
 
 
 def load_exactly(network: Network, state: Mapping[str, Tensor], sources: Sources, what: str) -> Network:

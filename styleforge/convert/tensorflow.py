@@ -1,4 +1,4 @@
-"""Weights of the official TensorFlow releases of StyleGAN (config A) and StyleGAN2 (configs B to F).
+"""Weights of the official TensorFlow releases of StyleGAN (config A), StyleGAN2 (configs B to F) and StyleGAN2-ADA.
 
 TensorFlow stores convolutions as [kh, kw, in, out] and dense weights as [in, out]. Its kernels correlate also when
 they go up, ours convolve there, so the kernels of ``Conv0_up`` are turned by 180°; except in StyleGAN's fused
@@ -9,12 +9,15 @@ up-sampling (blocks of 128 and above), which is a convolution itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from styleforge.convert.state import (
     Layout,
+    as_clamp,
+    as_group,
+    as_number,
     as_tensors,
     block_sides,
     count_layers,
@@ -22,9 +25,12 @@ from styleforge.convert.state import (
     infer_architecture,
     infer_channels,
     load_exactly,
+    make,
     take,
 )
+from styleforge.convert.unpickle import Record
 from styleforge.networks import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
+from styleforge.networks.config import StyleBlock
 
 FUSED_FROM = 128
 """Resolution of a block from which StyleGAN's release fuses up-sampling and convolution by itself."""
@@ -75,7 +81,10 @@ def _generator_names(config: GeneratorConfig, sides: list[int], fused_from: int)
     stylegan = config.convention == "stylegan"
     names: Names = {"mapping.w_avg": ("dlatent_avg", _same)}
     if config.c_dim:
-        names["mapping.embed.weight"] = ("G_mapping/LabelConcat/weight", _dense)
+        label = "LabelConcat" if config.label_mode == "matrix" else "LabelEmbed"
+        names["mapping.embed.weight"] = (f"G_mapping/{label}/weight", _dense)
+        if config.label_mode == "embedding":
+            names["mapping.embed.bias"] = (f"G_mapping/{label}/bias", _same)
     for i in range(config.mapping_layers):
         names[f"mapping.fc{i}.weight"] = (f"G_mapping/Dense{i}/weight", _dense)
         names[f"mapping.fc{i}.bias"] = (f"G_mapping/Dense{i}/bias", _same)
@@ -131,7 +140,7 @@ def _generator_names(config: GeneratorConfig, sides: list[int], fused_from: int)
     return names
 
 
-def _generator(state: dict[str, Tensor], fused_scale: bool | Literal["auto"]) -> Generator:
+def _generator(state: dict[str, Tensor], kwargs: Mapping[str, Any]) -> Generator:
     what = "TensorFlow generator"
     state = _without_lod(state)
     sides = block_sides(state, r"G_synthesis/(\d+)x\d+/", what)
@@ -140,7 +149,10 @@ def _generator(state: dict[str, Tensor], fused_scale: bool | Literal["auto"]) ->
     first_conv = [f"{scopes[0]}/Conv"] + [f"{scope}/Conv1" for scope in scopes[1:]]
     channels = [take(state, f"{name}/bias", what, 1).shape[0] for name in first_conv]
     channel_base, channel_max = infer_channels(channels, what)
-    label = take(state, "G_mapping/LabelConcat/weight", what, 2) if has(state, "/LabelConcat/") else None  # [C, Z]
+    embeds = has(state, "/LabelEmbed/")
+    label = None
+    if embeds or has(state, "/LabelConcat/"):
+        label = take(state, f"G_mapping/Label{'Embed' if embeds else 'Concat'}/weight", what, 2)  # [C, Z]
     mapping_layers = count_layers(state, "G_mapping/Dense")
     w_dim = take(state, "dlatent_avg", what, 1).shape[0]
     z_dim, features = w_dim, w_dim
@@ -152,27 +164,76 @@ def _generator(state: dict[str, Tensor], fused_scale: bool | Literal["auto"]) ->
         resolution=sides[-1],
         img_channels=take(state, f"{rgb}/bias", what, 1).shape[0],
         c_dim=0 if label is None else label.shape[0],
-        label_mode="matrix",
+        label_mode="embedding" if embeds else "matrix",
         z_dim=z_dim,
         w_dim=w_dim,
         mapping_layers=mapping_layers,
         mapping_features=None if features == w_dim else features,
         architecture=infer_architecture(state, [f"{scope}/ToRGB/" for scope in scopes[:-1]], "/Skip/"),
-        style_block="instance" if stylegan else "demodulation",
+        style_block=_adain_block(kwargs, what) if stylegan else "demodulation",
         channel_base=channel_base,
         channel_max=channel_max,
         progressive=progressive,
         input="latent" if has(state, f"{scopes[0]}/Dense/") else "constant",
         use_noise=has(state, "/Noise/", "/noise_strength", "/noise0"),
         use_styles=not stylegan or has(state, "/StyleMod/"),
+        mapping_lr_multiplier=as_number(kwargs.get("mapping_lrmul", 0.01), "mapping_lrmul"),
+        conv_clamp=as_clamp(kwargs.get("conv_clamp")),
+        blur=_blurs(kwargs, stylegan, what),
     )
+    fused_scale = kwargs.get("fused_scale", "auto")
     fused_from = FUSED_FROM if fused_scale == "auto" else 0 if fused_scale else sides[-1] + 1
-    return load_exactly(Generator(config), state, _generator_names(config, sides, fused_from), what)
+    return load_exactly(make(Generator, config, state, what), state, _generator_names(config, sides, fused_from), what)
 
 
-def _discriminator_names(config: DiscriminatorConfig, sides: list[int]) -> Names:
-    """Where each tensor of a discriminator comes from."""
+def _adain_block(kwargs: Mapping[str, Any], what: str) -> StyleBlock:
+    """Which normalization StyleGAN's arguments ask for."""
+    pixel, instance = kwargs.get("use_pixel_norm", False), kwargs.get("use_instance_norm", True)
+    if bool(pixel) == bool(instance):
+        raise ValueError(
+            f"{what}: got {'both pixel and' if pixel else 'neither pixel nor'} instance normalization, expected one "
+            "of the two; such a network has no config here"
+        )
+    return "pixel" if pixel else "instance"
+
+
+def _blurs(kwargs: Mapping[str, Any], stylegan: bool, what: str) -> bool:
+    """Whether resampling is low-pass filtered."""
+    usual = [1, 2, 1] if stylegan else [1, 3, 3, 1]
+    taps = kwargs.get("blur_filter" if stylegan else "resample_kernel", usual)
+    if taps is not None and list(taps) not in (usual, [1, 1]):
+        raise ValueError(f"{what}: got another low-pass filter, expected {usual} or none; it has no config here")
+    return taps is not None and list(taps) == usual
+
+
+_ONLY = {
+    "nonlinearity": "lrelu",
+    "mapping_nonlinearity": "lrelu",
+    "use_wscale": True,
+    "normalize_latents": True,
+    "use_spectral_norm": False,
+    "use_pagan": False,
+    "adaptive_dropout": 0,
+}
+"""Arguments of the build functions that change the result -> the one value that our networks have."""
+
+
+def _require_known(kwargs: Mapping[str, Any], what: str) -> None:
+    """Refuses arguments that ask for what our networks do not have."""
+    for name, value in _ONLY.items():
+        if kwargs.get(name, value) != value:
+            raise ValueError(f"{what}: got {name} other than {value!r}, expected it; such a network has no config here")
+
+
+def _discriminator_names(config: DiscriminatorConfig, sides: list[int], mapping_gain: float) -> Names:
+    """Where each tensor of a discriminator comes from; its label mapping's are multiplied by ``mapping_gain``."""
     names: Names = {}
+    if config.c_dim and config.label_mode == "embedding":
+        names["b4.mapping.embed.weight"] = ("LabelEmbed/weight", _dense)
+        names["b4.mapping.embed.bias"] = ("LabelEmbed/bias", _same)
+        for i in range(config.mapping_layers):
+            names[f"b4.mapping.fc{i}.weight"] = (f"Mapping{i}/weight", lambda x: x.t() * mapping_gain)
+            names[f"b4.mapping.fc{i}.bias"] = (f"Mapping{i}/bias", lambda x: x * mapping_gain)
 
     def add(ours: str, theirs: str, layout: Layout, bias: bool = True) -> None:
         names[f"{ours}.weight"] = (f"{theirs}/weight", layout)
@@ -197,7 +258,7 @@ def _discriminator_names(config: DiscriminatorConfig, sides: list[int]) -> Names
     return names
 
 
-def _discriminator(state: dict[str, Tensor], c_dim: int) -> Discriminator:
+def _discriminator(state: dict[str, Tensor], c_dim: int, kwargs: Mapping[str, Any]) -> Discriminator:
     what = "TensorFlow discriminator"
     state = _without_lod(state)
     sides = block_sides(state, r"(\d+)x\d+/", what)
@@ -208,7 +269,10 @@ def _discriminator(state: dict[str, Tensor], c_dim: int) -> Discriminator:
     channel_base, channel_max = infer_channels(channels, what)
     rgb = "FromRGB_lod0" if progressive else f"{scopes[-1]}/FromRGB"
     num_logits = take(state, f"{scopes[0]}/Dense1/bias" if stylegan else "Output/bias", what, 1).shape[0]
-    if num_logits != max(c_dim, 1):  # one per class
+    embeds = has(state, "LabelEmbed/")
+    if embeds:
+        c_dim = take(state, "LabelEmbed/weight", what, 2).shape[0]
+    elif num_logits != max(c_dim, 1):  # one per class
         raise ValueError(
             f"{what}: got {num_logits} logits, expected {max(c_dim, 1)} beside a generator with labels of length "
             f"{c_dim}; are both complete, and of one training?"
@@ -218,7 +282,7 @@ def _discriminator(state: dict[str, Tensor], c_dim: int) -> Discriminator:
         resolution=sides[-1],
         img_channels=take(state, f"{rgb}/weight", what, 4).shape[2],
         c_dim=c_dim,
-        label_mode="matrix",
+        label_mode="embedding" if embeds else "matrix",
         architecture=infer_architecture(state, [f"{scope}/FromRGB/" for scope in scopes[:-1]], "/Skip/"),
         convention="stylegan" if stylegan else "stylegan2",
         channel_base=channel_base,
@@ -226,26 +290,35 @@ def _discriminator(state: dict[str, Tensor], c_dim: int) -> Discriminator:
         progressive=progressive,
         mbstd_channels=take(state, f"{scopes[0]}/Conv/weight", what, 4).shape[2] - channels[0],
         head_features=None if head_features == channels[0] else head_features,
+        mapping_layers=count_layers(state, "Mapping") if embeds else 8,
+        mapping_features=num_logits if embeds and num_logits != head_features else None,
+        mbstd_group=as_group(kwargs.get("mbstd_group_size", 4)),
+        conv_clamp=as_clamp(kwargs.get("conv_clamp")),
+        blur=_blurs(kwargs, stylegan, what),
     )
-    return load_exactly(Discriminator(config), state, _discriminator_names(config, sides), what)
+    # Learning rates of 0.1 are written as ours of 0.01: weights are divided by them, and multiplied again.
+    names = _discriminator_names(config, sides, as_number(kwargs.get("mapping_lrmul", 0.1), "mapping_lrmul") / 0.01)
+    return load_exactly(make(Discriminator, config, state, what), state, names, what)
 
 
 def from_variables(
     g_variables: Mapping[str, Any],
     d_variables: Mapping[str, Any] | None = None,
     *,
-    fused_scale: bool | Literal["auto"] = "auto",
+    g_kwargs: Mapping[str, Any] | None = None,
+    d_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[Generator, Discriminator | None]:
-    """Makes networks from variables of the official TensorFlow releases of StyleGAN and StyleGAN2.
+    """Makes networks from variables of the official TensorFlow releases of StyleGAN, StyleGAN2 and StyleGAN2-ADA.
 
-    Every config value is inferred from names and shapes. What these do not hold takes the releases' defaults:
-    instance normalization in StyleGAN, the filters, groups of 4 in the minibatch standard deviation.
+    Sizes and architectures are inferred from names and shapes; what these do not tell (normalization, filters, the
+    clamp, whether StyleGAN's up-sampling is fused and so stored turned) from the arguments of the build functions.
 
     Args:
         g_variables: The generator's variables: official names (``G_synthesis/4x4/Conv/weight``) to arrays.
         d_variables: The discriminator's variables, or None.
-        fused_scale: StyleGAN's argument of that name, which decides how its up-sampling kernels are stored; the
-            release's default ``auto`` fuses blocks of 128 and above.
+        g_kwargs: The generator's static kwargs; None for the releases' defaults.
+        d_kwargs: The discriminator's static kwargs; None for the releases' defaults, with groups of 4 in the
+            minibatch standard deviation.
 
     Returns:
         (generator, discriminator or None), in float32 on the CPU.
@@ -254,5 +327,38 @@ def from_variables(
         ValueError: A variable is missing, superfluous or of another shape, the two networks take different labels,
             or a network has no config here.
     """
-    G = _generator(as_tensors(g_variables), fused_scale)
-    return G, None if d_variables is None else _discriminator(as_tensors(d_variables), G.c_dim)
+    g_kwargs, d_kwargs = g_kwargs or {}, d_kwargs or {}
+    _require_known(g_kwargs, "TensorFlow generator")
+    _require_known(d_kwargs, "TensorFlow discriminator")
+    G = _generator(as_tensors(g_variables), g_kwargs)
+    return G, None if d_variables is None else _discriminator(as_tensors(d_variables), G.c_dim, d_kwargs)
+
+
+def is_network(value: Any) -> bool:
+    """Whether a record is one of the releases' networks."""
+    return isinstance(value, Record) and isinstance(value.state, Mapping) and "variables" in value.state
+
+
+def variables(network: Record) -> dict[str, Any]:
+    """The variables of a network and of the networks inside it, under the names that the generator has for them.
+
+    Raises:
+        ValueError: They are no list of names and values.
+    """
+    found: dict[str, Any] = {}
+    components = network.state.get("components") or {}
+    for prefix, one in [("", network), *((f"G_{name}/", inner) for name, inner in components.items())]:
+        pairs = one.state["variables"] if is_network(one) else None
+        if not isinstance(pairs, list) or not all(isinstance(p, tuple) and len(p) == 2 for p in pairs):
+            raise ValueError("TensorFlow network: got no list of variables, expected pairs of name and value")
+        for name, value in pairs:
+            found[name if name.startswith(prefix) else prefix + name] = value
+    return found
+
+
+def static_kwargs(network: Record) -> dict[str, Any]:
+    """The arguments that a network was built with, where its release's defaults differ from the others' included."""
+    kwargs = dict(network.state.get("static_kwargs") or {})
+    if network.state.get("build_func_name") == "D_main":  # StyleGAN2-ADA takes the whole minibatch as one group
+        kwargs.setdefault("mbstd_group_size", None)
+    return kwargs

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import types
@@ -147,3 +148,16 @@ def test_a_reader_that_leaves_early_gets_no_traceback():
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() != 0
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_told_otherwise(monkeypatch, before, after):
+    monkeypatch.setattr("sys.argv", ["styleforge", "--version"])
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # so that it is put back
+    if before is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    else:
+        monkeypatch.setenv("OMP_WAIT_POLICY", before)
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ["OMP_WAIT_POLICY"] == after

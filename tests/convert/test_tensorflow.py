@@ -198,12 +198,12 @@ def test_real_images_fade_as_in_the_official_trainer(lod, golden):
 
 def test_fused_upsampling_turns_the_kernels(golden):
     file = golden("tf_stylegan1_32")
-    G, D = from_variables(file.state("G"), file.state("D"), fused_scale=True)
+    G, D = from_variables(file.state("G"), file.state("D"), g_kwargs={"fused_scale": True})
     ws = file.tensor("out.ws")
     assert file.error(G.synthesis(ws, noise_mode="const"), "out.img_fused_scale") < 1e-4
     assert file.error(D(file.tensor("out.img_noise_const")), "out.logits_fused_scale") < 1e-4
     for fused_scale in (False, "auto"):  # no block of 128 here
-        G, _ = from_variables(file.state("G"), fused_scale=fused_scale)
+        G, _ = from_variables(file.state("G"), g_kwargs={"fused_scale": fused_scale})
         assert file.error(G.synthesis(ws, noise_mode="const"), "out.img_noise_const") < 1e-4
 
 
@@ -302,7 +302,7 @@ def test_kernels_of_fused_blocks_are_not_turned():
     G = awake(Generator(GeneratorConfig(**STYLEGAN, resolution=128, channel_base=256, channel_max=4, z_dim=4, w_dim=4)))
     variables = official_generator(G)
     for fused_scale, turned in (("auto", []), (False, [128]), (True, [8, 16, 32, 64])):
-        again, _ = from_variables(variables, fused_scale=fused_scale)
+        again, _ = from_variables(variables, g_kwargs={"fused_scale": fused_scale})
         for side in (8, 16, 32, 64, 128):
             ours, theirs = (getattr(network.synthesis, f"b{side}").conv0.weight for network in (G, again))
             assert torch.equal(theirs, ours.flip([2, 3]) if side in turned else ours)

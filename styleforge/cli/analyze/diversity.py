@@ -44,7 +44,7 @@ Examples:
     "--network",
     required=True,
     metavar="PATH|NAME|URL",
-    help="A checkpoint, a run directory (its last snapshot), a bundled model such as demo, or a URL.",
+    help="A checkpoint of any kind, a run directory (its last snapshot), a bundled model such as demo, or a URL.",
 )
 @_measure("--data", required=True, metavar="PATH", help="Real pictures, for FID: zip, folder or LMDB.")
 @_measure("--psi", type=Numbers(), default="0.9,0.7,0.5", show_default=True, metavar="PSI,…", help="Truncations.")

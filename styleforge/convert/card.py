@@ -1,0 +1,114 @@
+"""Model cards: what every file that we write for others says about the networks in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from styleforge import checkpoint
+from styleforge.checkpoint import Checkpoint, is_url
+
+_LICENCES = {
+    "official": "Weights that NVIDIA publishes are under NVIDIA's own licences, for non-commercial use; weights that "
+    "others trained with its code are theirs to license.",
+    "rosinality": "Weights keep the licence of whoever trained or published them; those converted from NVIDIA's are "
+    "for non-commercial use.",
+    "styleforge": "The weights belong to whoever trained them; mind the terms of the data.",
+}
+
+
+def make_card(loaded: Checkpoint, unheld: Sequence[str] = ()) -> dict[str, Any]:
+    """Gathers the facts about a checkpoint as JSON objects.
+
+    Args:
+        loaded: The networks and where they came from.
+        unheld: What the file that the card goes into cannot hold.
+
+    Returns:
+        ``source``, ``licence``, ``networks`` (their configs and numbers of parameters), ``kimg`` (training length, None
+        when unknown), ``metrics``, ``notes`` (what reading left out or guessed) and ``unheld``.
+    """
+    networks = {name: network for name in ("G_ema", "G", "D") if (network := getattr(loaded, name)) is not None}
+    source = origin(loaded) or {"kind": "styleforge", "file": Path(loaded.source).name}
+    kind = str(source["kind"]).split()[0]
+    return {
+        "source": source,
+        "licence": loaded.info.get("licence") or _LICENCES.get(kind, _LICENCES["styleforge"]),
+        "networks": {
+            name: {"config": network.config.to_dict(), "parameters": sum(p.numel() for p in network.parameters())}
+            for name, network in networks.items()
+        },
+        "kimg": loaded.info.get("kimg"),
+        "metrics": loaded.info.get("metrics") or _measured(loaded.source),
+        "notes": list(loaded.info.get("notes", [])),
+        "unheld": list(unheld),
+    }
+
+
+def origin(loaded: Checkpoint) -> dict[str, Any]:
+    """Where networks came from at first, over all conversions; empty for those that styleforge has trained."""
+    for key in ("origin", "source"):
+        facts = loaded.info.get(key)
+        if isinstance(facts, dict) and "kind" in facts:
+            return facts
+    return {}
+
+
+def _measured(source: str) -> dict[str, float]:
+    """The metrics that a run directory has of a snapshot, the last line of each counting."""
+    if not source or is_url(source):
+        return {}
+    try:
+        path = checkpoint.resolve(source)
+    except OSError:  # gone since it was read
+        return {}
+    found: dict[str, float] = {}
+    for log in sorted(path.parent.glob("metric-*.jsonl")):
+        for line in log.read_text(encoding="utf-8").splitlines():
+            try:
+                values = json.loads(line)
+            except ValueError:  # cut off by a kill
+                continue
+            if isinstance(values, dict) and values.get("snapshot_pkl") == path.name:
+                found |= values.get("results") or {}
+    return found
+
+
+def to_markdown(card: Mapping[str, Any], title: str) -> str:
+    """A card as the page that people read.
+
+    Args:
+        card: From `make_card`.
+        title: The model's name.
+    """
+    source = card["source"]
+    where = source.get("url") or source.get("file", "")
+    digest = f", SHA-256 `{source['sha256']}`" if "sha256" in source else ""
+    kimg = "unknown" if card["kimg"] is None else f"{card['kimg']:g} thousand pictures"
+    lines = [
+        "---",
+        "library_name: styleforge",
+        "tags: [stylegan, stylegan2, unconditional-image-generation]",
+        "---",
+        "",
+        f"# {title}",
+        "",
+        f"- **Source**: {source['kind']}, {where}{digest}",
+        f"- **Licence**: {card['licence']}",
+        f"- **Training**: {kimg}",
+    ]
+    for name, value in sorted(card["metrics"].items()):
+        lines.append(f"- **{name}**: {value:.5g}")
+    for name, network in card["networks"].items():
+        config = network["config"]
+        lines.append(
+            f"- **{name}**: {config['resolution']} pixels, {config['img_channels']} channels, architecture "
+            f"{config['architecture']}, labels of length {config['c_dim']}, {network['parameters']:,} parameters"
+        )
+    lines += [f"- **Note**: {note}" for note in [*card["notes"], *card["unheld"]]]
+    configs = {name: network["config"] for name, network in card["networks"].items()}
+    usage = ["```python", "from styleforge.checkpoint import load_generator", ""]
+    usage += ['G = load_generator("model.safetensors")', "```"]
+    return "\n".join([*lines, "", *usage, "", "```json", json.dumps(configs, indent=1), "```", ""])
