@@ -1,8 +1,8 @@
 """Memory: telling that it ran out, and keeping what was freed.
 
-glibc gives large blocks back to the system at once and asks for them again, page by page, at the next step. For programs
-that take and free large tensors all the time, on a CPU, that costs more than the arithmetic of small networks. On other
-systems nothing is done about it.
+glibc gives large blocks back to the system at once and asks for them again, page by page, at the next step. For
+programs that take and free large tensors all the time, on a CPU, that costs more than the arithmetic of small networks.
+On other systems nothing is done about it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # mallopt(3)
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out; PyTorch has no class for that on CPUs and none in libraries of CUDA."""
+    """Whether an error says that memory ran out; PyTorch has a class for that on GPUs alone."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         phrase in str(error) for phrase in OUT_OF_MEMORY
     )
