@@ -95,7 +95,7 @@ class Group:
                 raise LostRankError(
                     f"the processes did not find each other within {self.timeout_sec:g} s "
                     f"({str(error).splitlines()[0][:200]}); start them with torchrun, let every machine reach "
-                    "MASTER_ADDR and MASTER_PORT, and name the network device in GLOO_SOCKET_IFNAME if there are several"
+                    "MASTER_ADDR and MASTER_PORT, and name the network device in GLOO_SOCKET_IFNAME if needed"
                 ) from error
         return self
 
