@@ -72,6 +72,8 @@ def pick_device(name: str = "auto") -> torch.device:
 class Group:
     """The processes that work together, for a ``with`` block; what ``torchrun`` has set says whether there are any.
 
+    A process joins one group in its life: a second one would meet at the port that the first is still leaving.
+
     Args:
         device: Where this process computes; chooses NCCL or gloo.
         timeout_sec: Time limit of every collective in seconds.
