@@ -13,6 +13,7 @@ from styleforge.analysis.factors import (
     plot_factors,
     reader_config,
 )
+from styleforge.analysis.normality_report import NormalityReport, normality_report
 from styleforge.analysis.normalization import NormalizationReport, normalization_report
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "FactorReader",
     "FactorReport",
     "FactorStats",
+    "NormalityReport",
     "NormalizationReport",
     "ReaderConfig",
     "ablate",
@@ -29,6 +31,7 @@ __all__ = [
     "compare_readings",
     "detect",
     "factor_report",
+    "normality_report",
     "normalization_report",
     "plot_factors",
     "reader_config",

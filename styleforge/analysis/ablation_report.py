@@ -54,18 +54,14 @@ class AblationReport:
 
     def summary(self) -> str:
         """The report in one sentence."""
-        first = self._numbers(self.steps[1])
+        first, found = self._numbers(self.steps[1]), self.steps[0].droplets.found
         moved = [picture["moved"] for picture in first if picture["moved"] is not None]
-        gone = sum(
-            bool(found) and picture["score"] < THRESHOLD
-            for found, picture in zip(self.steps[0].droplets.found, first, strict=True)
-        )
+        gone = sum(bool(had) and picture["score"] < THRESHOLD for had, picture in zip(found, first, strict=True))
         colour = sum(picture["colour_change"] for picture in first) / len(first)
         droplets = f"droplets move by {sum(moved) / len(moved):.1f} pixels in the mean, " if moved else ""
-        return (
-            f"Without one unit of {self.layer}, {droplets}{gone or 'no'} droplet{'' if gone == 1 else 's'} of "
-            f"{int(self.steps[0].droplets.found.sum())} vanish, and the region's colour changes by {colour:.0f} of 255."
-        )
+        if found.any():
+            droplets += f"{gone or 'no'} droplet{'' if gone == 1 else 's'} of {int(found.sum())} vanish, and "
+        return f"Without one unit of {self.layer}, {droplets}the region's colour changes by {colour:.0f} of 255."
 
     def numbers(self) -> dict[str, Any]:
         """The report as JSON can hold it."""

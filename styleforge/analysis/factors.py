@@ -132,7 +132,7 @@ def factor_report(
         G: The generator; work is done on its device, and reading on the CPU.
         num: Number of pictures; their seeds are 0 to num - 1.
         seed: Of the reader and its portraits.
-        c: One label [C] for all; None for an unconditional network.
+        c: One label [C] for all, or one for each picture [N, C]; None for an unconditional network.
         truncation_psi: 1 leaves w, 0 gives the mean w.
         truncation_cutoff: Number of layers that are truncated; None for all.
         transform: What happens to the truncated ws.

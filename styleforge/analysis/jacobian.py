@@ -54,6 +54,10 @@ def singular_values(
         ValueError: Another shape, a rank out of range, or noise that is random.
     """
     _require_w(G, w)
+    if noise_mode == "random":
+        raise ValueError(
+            "noise_mode: got 'random', expected const or none, since pictures would differ without w (--noise-mode)"
+        )
     most = min(G.w_dim, _num_pixels(G))
     if rank is not None and not 1 <= rank <= most:
         raise ValueError(f"rank: got {rank}, expected 1 to {most}, the number of singular values (--rank)")

@@ -49,6 +49,8 @@ class Subject:
     """Pictures of an analysis; their seeds are counted from 0."""
     num_fid: int = 5000
     """Generated pictures of a metric."""
+    lod: float = 0.0
+    """Level of detail of a network that is still growing; 0 is full resolution."""
     batch: int | None = None
     """Pictures at a time; None for a number by their size."""
     progress: Progress | None = None
@@ -57,7 +59,16 @@ class Subject:
     @cached_property
     def ws(self) -> Tensor:
         """[N, L, W] of seeds 0, 1, …, without truncation."""
-        return generate_ws(self.G, range(self.num))
+        return generate_ws(self.G, range(self.num), c=self.labels(self.num))
+
+    def labels(self, num: int) -> Tensor | None:
+        """Labels [num, C] of seeds 0, 1, …: all classes in turn; None for an unconditional network."""
+        classes = self.G.c_dim
+        return torch.eye(classes)[torch.arange(num) % classes] if classes else None
+
+    def pictures(self) -> GeneratedPictures:
+        """What metrics measure: labels as the data has them."""
+        return GeneratedPictures(self.G, seed=0, labels=self.data, lod=self.lod, batch=self.batch)
 
     def reals(self, num: int) -> Iterator[Tensor]:
         """images_uint8 [n, C, H, W] of some real pictures."""
@@ -142,10 +153,18 @@ class _Samples:
 
 
 def _samples(subject: Subject) -> Report:
-    sheets = {
-        psi: torch.cat([x for *_, x in generate_images(subject.G, range(36), truncation_psi=psi, batch=subject.batch)])
-        for psi in (1.0, 0.7)
-    }
+    seeds = range(36)
+    sheets = {}
+    for psi in (1.0, 0.7):
+        made = generate_images(
+            subject.G,
+            seeds,
+            c=subject.labels(len(seeds)),
+            truncation_psi=psi,
+            lod=subject.lod,
+            batch=subject.batch,
+        )
+        sheets[psi] = torch.cat([images_uint8 for *_, images_uint8 in made])
     return _Samples(sheets=sheets)
 
 
@@ -169,8 +188,7 @@ class _Metrics:
 
 def _metrics(subject: Subject) -> Report:
     thousands = f"{subject.num_fid / 1000:g}k"
-    pictures = GeneratedPictures(subject.G, seed=0, labels=subject.data, batch=subject.batch)
-    found = measure(pictures, f"fid{thousands}_full,pr{thousands}3", subject.tools, progress=subject.progress)
+    found = measure(subject.pictures(), f"fid{thousands}_full,pr{thousands}3", subject.tools, progress=subject.progress)
     notes = [note for measurement in found for note in measurement.notes]
     return _Metrics(lines=[record(measurement, None) for measurement in found], notes=list(dict.fromkeys(notes)))
 
@@ -178,7 +196,7 @@ def _metrics(subject: Subject) -> Report:
 def _droplets(subject: Subject) -> Report:
     from styleforge.analysis.droplet_report import survey
 
-    return survey(subject.G, subject.ws, batch=subject.batch, progress=subject.progress)
+    return survey(subject.G, subject.ws, lod=subject.lod, batch=subject.batch, progress=subject.progress)
 
 
 def _ablation(subject: Subject) -> Report:
@@ -187,16 +205,16 @@ def _ablation(subject: Subject) -> Report:
     from styleforge.analysis.activations import layer_names
     from styleforge.analysis.droplets import detect
 
-    G = subject.G
-    layer = next(name for name in layer_names(G)[2:] if name.endswith("conv1"))
-    found = detect(G, subject.ws, batch=subject.batch).found
+    G, names = subject.G, layer_names(subject.G, subject.lod)
+    layer = next((name for name in names[2:] if name.endswith("conv1")), names[-1])
+    found = detect(G, subject.ws, lod=subject.lod, batch=subject.batch).found
     if found.any():
         seeds, regions = found.nonzero()[:4, 0].tolist(), None
     else:  # without droplets: the middle of the picture, where faces and objects are
         height, width = G.config.size
         box = (width // 4, height // 4, width - width // 4, height - height // 4)
         seeds, regions = list(range(4)), box_mask(G, box)
-    return ablation_report(G, subject.ws[seeds], layer, seeds=seeds, regions=regions)
+    return ablation_report(G, subject.ws[seeds], layer, seeds=seeds, regions=regions, lod=subject.lod)
 
 
 def _normalization(subject: Subject) -> Report:
@@ -216,6 +234,11 @@ def _smoothness(subject: Subject) -> Report:
     from styleforge.analysis.jacobian import suggested_rank
     from styleforge.analysis.smoothness import smoothness_report
 
+    if subject.lod:
+        raise ValueError(
+            f"lod: got {subject.lod:g}, expected 0, since derivatives are those of the whole network; take a snapshot "
+            "that has grown up"
+        )
     return smoothness_report(
         subject.G,
         subject.ws[: min(subject.num, 16), 0],
@@ -229,7 +252,15 @@ def _spectra(subject: Subject) -> Report:
     from styleforge.analysis.spectra import spectra_report
 
     real = None if subject.data is None else subject.reals(subject.num)
-    return spectra_report(subject.G, subject.ws, real=real, batch=subject.batch, progress=subject.progress)
+    return spectra_report(
+        subject.G, subject.ws, real=real, lod=subject.lod, batch=subject.batch, progress=subject.progress
+    )
+
+
+def _latents(subject: Subject) -> Report:
+    from styleforge.analysis.normality_report import normality_report
+
+    return normality_report(subject.G)
 
 
 def _directions(subject: Subject) -> Report:
@@ -238,15 +269,18 @@ def _directions(subject: Subject) -> Report:
 
     found = find_directions(subject.G, num=min(6, subject.G.w_dim), progress=subject.progress)
     strengths = [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
-    return direction_report(subject.G, found, subject.ws[:1], strengths, batch=subject.batch)
+    return direction_report(subject.G, found, subject.ws[:1], strengths, lod=subject.lod, batch=subject.batch)
 
 
 def _diversity(subject: Subject) -> Report:
     from styleforge.analysis.diversity import diversity_report
 
-    pictures = GeneratedPictures(subject.G, seed=0, labels=subject.data, batch=subject.batch)
     return diversity_report(
-        pictures, subject.tools, num=subject.num, num_fid=min(subject.num_fid, 2000), progress=subject.progress
+        subject.pictures(),
+        subject.tools,
+        num=subject.num,
+        num_fid=min(subject.num_fid, 2000),
+        progress=subject.progress,
     )
 
 
@@ -256,7 +290,15 @@ def _factors(subject: Subject) -> Report:
 
     reader = FactorReader.train_cached(reader_config(subject.G), progress=subject.progress)
     num = max(subject.num, 100)
-    return factor_report(subject.G, num=num, batch=subject.batch, reader=reader, progress=subject.progress)
+    return factor_report(
+        subject.G,
+        num=num,
+        c=subject.labels(num),
+        lod=subject.lod,
+        batch=subject.batch,
+        reader=reader,
+        progress=subject.progress,
+    )
 
 
 def _phase(subject: Subject) -> Report:
@@ -265,7 +307,9 @@ def _phase(subject: Subject) -> Report:
     from styleforge.analysis.phase_reader import PhaseReader
 
     reader = PhaseReader.train_cached(reader_config(subject.G), progress=subject.progress)
-    return phase_report(subject.G, subject.ws, batch=subject.batch, reader=reader, progress=subject.progress)
+    return phase_report(
+        subject.G, subject.ws, lod=subject.lod, batch=subject.batch, reader=reader, progress=subject.progress
+    )
 
 
 ANALYSES: dict[str, Analysis] = {
@@ -303,6 +347,11 @@ ANALYSES: dict[str, Analysis] = {
     ),
     "spectra": Analysis(
         "Spectra", "Power spectra of the pictures, beside real ones if there are any, and of every layer.", _spectra
+    ),
+    "latents": Analysis(
+        "Latents",
+        "Whether latents are normally distributed: not in W; in V, which undoes the last activation, they should be.",
+        _latents,
     ),
     "directions": Analysis("Directions", "What changes along the main axes of w.", _directions),
     "diversity": Analysis(

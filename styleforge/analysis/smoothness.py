@@ -69,12 +69,12 @@ def path_lengths(
     speeds, chords = [], []
     for start, end in zip(starts, ends, strict=True):
         derivatives = push(G, start.lerp(end, t), (end - start).expand(num_moments, -1), noise_mode, batch)  # [T, P]
-        speeds.append(derivatives.double().square().mean(1).sqrt())
+        speeds.append(derivatives.cpu().double().square().mean(1).sqrt())
         with torch.no_grad():
             ws = torch.stack([start, end])[:, None].expand(-1, G.num_ws, -1)
-            first, last = G.synthesis(ws, noise_mode=noise_mode).double()
+            first, last = G.synthesis(ws, noise_mode=noise_mode).cpu().double()
         chords.append((last - first).square().mean().sqrt())
-    return PathLengths(speeds=torch.stack(speeds).cpu(), chords=torch.stack(chords).cpu())
+    return PathLengths(speeds=torch.stack(speeds), chords=torch.stack(chords))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -164,10 +164,6 @@ def smoothness_report(
     """
     if len(w) < 2:
         raise ValueError(f"num: got {len(w)}, expected at least 2 points, for an interpolation between them (--num)")
-    if noise_mode == "random":
-        raise ValueError(
-            "noise_mode: got 'random', expected const or none, since pictures would differ without w (--noise-mode)"
-        )
     values = []
     for i, point in enumerate(w):
         values.append(singular_values(G, point, rank=rank, noise_mode=noise_mode, batch=batch).double())

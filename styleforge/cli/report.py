@@ -77,6 +77,7 @@ def report(
         tools=Tools(D=loaded.D, device=where, **tools),
         num=num,
         num_fid=num_fid,
+        lod=loaded.lod,
         batch=batch,
     )
     names = [name for name, analysis in ANALYSES.items() if portraits or not analysis.portraits]
@@ -91,11 +92,12 @@ def report(
     facts = {
         "network": network,
         "pictures": f"{width}×{height}, {G.img_channels} channels",
-        "labels": str(G.c_dim or "none"),
+        "labels": f"{G.c_dim}, all classes in turn" if G.c_dim else "none",
         "architecture": f"{G.config.architecture}, {G.config.style_block}",
         "parameters": f"{sum(p.numel() for p in G.parameters()):,}",
         "trained on": f"{loaded.info['kimg']:g} thousand images" if "kimg" in loaded.info else "unknown",
         "real pictures": data or "none",
+        "level of detail": f"{loaded.lod:g}: it is still growing" if loaded.lod else "full",
         "seeds": f"0 to {num - 1}, without truncation",
     }
     with tempfile.TemporaryDirectory() as temporary, progress_bar("Looking") as progress:

@@ -84,6 +84,11 @@ def test_large_networks_get_a_rank():
     assert suggested_rank(large) == 64
 
 
+def test_random_noise_is_refused(G, refuses):
+    with refuses("random", "--noise-mode"):
+        singular_values(G, torch.zeros(8, dtype=torch.float64), noise_mode="random")
+
+
 def test_another_shape_is_refused(G, refuses):
     with refuses("w:", "[8]"):
         singular_values(G, torch.zeros(1, 8))

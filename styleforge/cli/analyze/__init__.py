@@ -14,6 +14,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "styleforge.cli.analyze.normalization:normalization",
         "Show rho of PIN, or demodulation coefficients, by layer.",
     ),
+    "normality": (
+        "styleforge.cli.analyze.normality:normality",
+        "Measure how normal latents are in W and in V.",
+    ),
     "resolutions": ("styleforge.cli.analyze.resolutions:resolutions", "Measure what each resolution adds."),
     "smoothness": ("styleforge.cli.analyze.smoothness:smoothness", "Measure how evenly pictures follow w."),
     "spectra": ("styleforge.cli.analyze.spectra:spectra", "Measure power spectra of pictures and layers."),

@@ -91,7 +91,7 @@ def diversity(
     where = dist.pick_device(device)
     loaded = load_any(network)
     G = loaded.generator.to(where)
-    pictures = GeneratedPictures(G, seed=seed, labels=open_data(data, G), batch=batch)
+    pictures = GeneratedPictures(G, seed=seed, labels=open_data(data, G), lod=loaded.lod, batch=batch)
     chosen = sorted(taus or TAUS, reverse=True)
     with progress_bar("Measuring") as progress:
         report = diversity_report(
