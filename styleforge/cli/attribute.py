@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from styleforge.cli.inversion_options import distance_options, target_options
+from styleforge.cli.inversion_options import distance_options, require_full_size, target_options
 from styleforge.cli.options import GroupedCommand, GroupedOption, progress_bar
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from styleforge.features import Distance
     from styleforge.inversion import Attribution, Calibration, Target
     from styleforge.networks import Generator
+
+UNSURE = 0.2
+"""A calibration with a larger error gets a note."""
 
 _model = partial(click.option, cls=GroupedOption, group="Model")
 _picture = partial(click.option, cls=GroupedOption, group="Pictures")
@@ -94,16 +97,20 @@ def attribute(
 
     networks = tuple(dict.fromkeys(networks))
     folder, where = Path(outdir), dist.pick_device(device)
-    generators = [load_any(network).generator.to(where) for network in networks]
+    generators = []
+    for network in networks:
+        loaded = load_any(network)
+        require_full_size(loaded)
+        generators.append(loaded.generator.to(where))
     metric = inv.choose_distance(**tools)
     sources = [*paths, *more_paths]
     targets = [inv.read_targets(sources, G, **fit) for G in generators] if sources else []
     search: dict[str, Any] = {"distance": metric, "num_steps": num_steps, "seed": seed, "batch": batch}
     calibrations = []
     for m, (name, G) in enumerate(zip(networks, generators, strict=True)):
-        reals = inv.read_targets(real_paths, G, **fit)[:num_calibration]
+        reals = inv.read_targets(real_paths, G, **fit, limit=num_calibration)
         if len(reals) < 3:
-            raise ValueError(f"real: got {len(reals)} pictures, expected 3 or more to calibrate with (--real)")
+            raise ValueError(f"real: got {len(reals)}, expected 3 or more pictures to calibrate with (--real)")
         calibrations.append(_calibration(folder / f"calibration-{m}.json", name, G, reals, num_calibration, search))
     found = None
     if sources:
@@ -195,5 +202,12 @@ def _write(
     write_json(folder / "attribution.json", report)
     plot_calibrations(dict(zip(networks, calibrations, strict=True)), folder / "attribution.png", metric.name)
     click.echo(f"Wrote attribution.json and attribution.png to {folder}.")
+    for name, one in zip(networks, calibrations, strict=True):
+        if one.error > UNSURE:
+            click.echo(
+                f"Note: {one.error:.0%} of the verdicts on {name} are to be expected wrong; take more --num-steps or "
+                "another --distance.",
+                err=True,
+            )
     if metric.stand_in:
         click.echo(f"Note: {metric.name} stands in for LPIPS; its distances compare among themselves.", err=True)

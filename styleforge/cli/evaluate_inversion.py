@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from styleforge.cli.inversion_options import distance_options, target_options, whiten_option
+from styleforge.cli.inversion_options import distance_options, require_full_size, target_options, whiten_option
 from styleforge.cli.options import GroupedCommand, GroupedOption, progress_bar
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def evaluate_inversion(
     from styleforge.latents import GaussianLatents
 
     loaded = load_any(network)
+    require_full_size(loaded)
     G = loaded.generator.to(dist.pick_device(device))
     targets = _targets(G, real_paths, fit, num, seed)
     metric = inv.choose_distance(**tools, D=loaded.D).to(G.w_avg.device)
@@ -158,14 +159,15 @@ def evaluate_inversion(
     rows = evaluation.summarize(
         G, targets, inversions, gaussian=gaussian, distance=metric, num_pairs=num_pairs, seed=seed
     )
-    settings = {"network": network, "distance": metric.name, "num": num, "num_pairs": num_pairs, "seed": seed}
+    counts = {"num": num, "num_real": len(targets["R"].images), "num_pairs": num_pairs}
+    settings = {"network": network, "distance": metric.name, **counts, "seed": seed}
     steps_taken = {"num_steps": num_steps, "num_steps_plus": num_steps_plus, "whiten": whiten}
     write_json(folder / "inversion.json", {**settings, **steps_taken, "conditions": rows})
     plot_interpolations(rows, folder / "inversion.png", metric.name)
     sheets: tuple[tuple[Kind, str], ...] = ("R", "w+"), ("G", "w"), ("G+", "w+")
     for kind, space in sheets:
         ways = [found.ws for at, found in inversions.items() if (at.kind, at.space) == (kind, space)]
-        sheet = evaluation.contact_sheet(G, targets[kind], ways, num_pairs=min(3, num // 2))
+        sheet = evaluation.contact_sheet(G, targets[kind], ways, num_pairs=min(3, len(targets[kind].images) // 2))
         images.save(sheet, folder / f"interpolations-{kind}.png")
     _print(rows)
     click.echo(f"Wrote inversion.json, inversion.png and interpolations to {folder}.")
@@ -179,7 +181,7 @@ def _targets(G: Generator, real_paths: Sequence[str], fit: dict[str, Any], num: 
     from styleforge.inversion import read_targets
     from styleforge.inversion.evaluation import Targets, generated_targets
 
-    reals = read_targets(real_paths, G, **fit)[:num]
+    reals = read_targets(real_paths, G, **fit, limit=num)
     if len(reals) < 2:
         raise ValueError(f"real: got {len(reals)} picture, expected 2 or more (--real)")
     return {

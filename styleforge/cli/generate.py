@@ -93,6 +93,7 @@ def generate(
 
     from styleforge import images
     from styleforge.files import atomic_path
+    from styleforge.latents.gaussian import mapping_sha256
 
     if (seeds is None) == (projected is None):
         raise click.UsageError("expected one of --seeds and --projected, such as --seeds 0-35")
@@ -126,7 +127,8 @@ def generate(
         written.append("grid.png")
     if npz:
         with atomic_path(folder / "latents.npz") as temporary:
-            np.savez(temporary, ws=torch.cat(kept_ws).numpy(), **job.latents)
+            made_by = np.array(mapping_sha256(G))
+            np.savez(temporary, ws=torch.cat(kept_ws).numpy(), mapping_sha256=made_by, **job.latents)
         written.append("latents.npz")
     click.echo(f"Wrote {', '.join(written)} to {outdir}.")
 

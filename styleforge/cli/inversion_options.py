@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from styleforge.cli.options import Colour, GroupedOption
+
+if TYPE_CHECKING:
+    from styleforge.checkpoint import Checkpoint
 
 _target = partial(click.option, cls=GroupedOption, group="Pictures")
 _distance = partial(click.option, cls=GroupedOption, group="Distance")
@@ -42,6 +45,19 @@ whiten_option = click.option(
     help="With a prior: move along the axes of the latents' distribution, in units of its width, and need far fewer "
     "steps; or move in w, as the papers do.",
 )
+
+
+def require_full_size(loaded: Checkpoint) -> None:
+    """Refuses a progressive network that is still growing: the layers of its full size are not trained yet.
+
+    Raises:
+        ValueError: It is.
+    """
+    if loaded.lod:
+        raise ValueError(
+            f"{loaded.source}: got a network that has grown to level of detail {loaded.lod:g}, expected one of full "
+            "size, which real pictures compare with; take a later snapshot (--network)"
+        )
 
 
 def target_options(command: Callable[..., None]) -> Callable[..., None]:

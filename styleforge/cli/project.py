@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from styleforge.cli.inversion_options import distance_options, target_options, whiten_option
+from styleforge.cli.inversion_options import distance_options, require_full_size, target_options, whiten_option
 from styleforge.cli.options import GroupedCommand, GroupedOption, Strengths, load_direction, progress_bar
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ Examples:
     "--plateau",
     type=float,
     metavar="SHARE",
-    help="Stop a target when its loss falls by less than this share, such as 0.001, near the end.  [default: never]",
+    help="Stop a target when its loss falls by less than this share, such as 0.001, over 25 of the last steps; needs "
+    "more than about 200 steps.  [default: never]",
 )
 @_search("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the noise.")
 @_output(
@@ -154,6 +155,10 @@ def project(
         check_video(f"projection.{save_video}", FPS)
     if strength is not None and direction is None:
         raise click.UsageError("--strength: got no direction to go along, expected --direction FILE with it")
+    if prior_weight is not None and prior == "none":
+        raise click.UsageError("--prior-weight: got no prior to weigh, expected --prior gaussian with it")
+    if restart_above is not None and not restarts:
+        raise click.UsageError("--restart-above: got no restarts, expected --restarts with it, such as --restarts 2")
     config = inv.ProjectionConfig.for_space(space)
     config = dataclasses.replace(
         config,
@@ -166,6 +171,7 @@ def project(
         plateau=plateau,
     )
     loaded = load_any(network)
+    require_full_size(loaded)
     G = loaded.generator.to(dist.pick_device(device))
     c = None if label is None else parse_label(label, G.c_dim)
     if c is not None and c.ndim == 2:

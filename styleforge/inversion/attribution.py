@@ -6,6 +6,7 @@ A network can make its own pictures again, and no others: the distance between a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from styleforge.features import Distance
 from styleforge.inversion.calibration import Calibration
+from styleforge.inversion.config import ProjectionConfig
+from styleforge.inversion.distances import choose_distance
 from styleforge.inversion.projector import project
 from styleforge.inversion.result import Projection
 from styleforge.latents import generate_images
@@ -24,8 +27,6 @@ from styleforge.networks import Generator
 
 Progress = Callable[[int, int], None]
 OnPass = Callable[[int, Projection], None]
-SETTINGS = ("space", "prior", "distance_checksum", "config")
-"""What must be the same in a calibration and in what is judged by it."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -131,11 +132,16 @@ def attribute(
             f"networks: got {len(networks)} with {len(calibrations)} calibrations and {len(per_network)} sets of "
             "images, expected as many of each, 1 or more"
         )
+    distance = choose_distance(distance)
+    config = ProjectionConfig.for_space("w")
+    if num_steps is not None:
+        config = dataclasses.replace(config, num_steps=num_steps)
+    for calibration in calibrations:  # before the long work
+        _require_same(config, distance, calibration.settings)
     rows = []
-    for m, (G, wanted, calibration) in enumerate(zip(networks, per_network, calibrations, strict=True)):
+    for m, (G, wanted) in enumerate(zip(networks, per_network, strict=True)):
         report = None if progress is None else partial(_shifted, progress, m, len(networks))
-        found = project(G, wanted, distance=distance, num_steps=num_steps, seed=seed, batch=batch, progress=report)
-        _require_same(found.settings, calibration.settings)
+        found = project(G, wanted, distance=distance, config=config, seed=seed, batch=batch, progress=report)
         rows.append(found.distances)
     thresholds = torch.tensor([calibration.threshold for calibration in calibrations])
     return Attribution(distances=torch.stack(rows), thresholds=thresholds)
@@ -146,9 +152,11 @@ def _shifted(progress: Progress, m: int, num: int, done: int, total: int) -> Non
     progress(m * total + done, num * total)
 
 
-def _require_same(settings: dict[str, Any], calibrated: dict[str, Any]) -> None:
+def _require_same(config: ProjectionConfig, distance: Distance, calibrated: dict[str, Any]) -> None:
     """Refuses a calibration that was measured with another distance or schedule."""
-    different = [name for name in SETTINGS if calibrated.get(name) != settings[name]]
+    search = {"distance_checksum": distance.checksum, "config": dataclasses.asdict(config)}
+    expected = {"space": "w", "prior": None, **search}
+    different = [name for name, value in expected.items() if calibrated.get(name) != value]
     if different:
         raise ValueError(
             f"calibrations: got one that was measured with another {different[0]}, expected the same for pictures and "

@@ -106,6 +106,7 @@ def project(
         "prior": None if search.prior is None else "gaussian",
         "distance": search.distance.name,
         "distance_checksum": search.distance.checksum,
+        "mapping_sha256": mapping_sha256(G),
         "seed": seed,
         "batch": search.batch,
         "config": dataclasses.asdict(config),

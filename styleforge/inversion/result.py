@@ -40,7 +40,8 @@ class Projection:
     frames: Tensor | None = None
     """[F, N, C, H, W] uint8: pictures on the way, and the last one; None if they were not wanted."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """How it was made, as JSON objects: space, prior, the name and checksum of the distance, seed, and the config."""
+    """How it was made, as JSON objects: space, prior, the name and checksum of the distance, the mapping network's
+    checksum, seed, and the config."""
 
     def __len__(self) -> int:
         return len(self.ws)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +48,7 @@ def read_targets(
     *,
     align: Align = "none",
     background: tuple[int, int, int] = (255, 255, 255),
+    limit: int | None = None,
 ) -> list[Target]:
     """Reads pictures: upright, in 8 bits, converted to sRGB, resized (Lanczos) to the network's size.
 
@@ -56,6 +58,7 @@ def read_targets(
         align: For other proportions than the network's: ``none`` refuses them, ``center-crop`` cuts, ``pad`` adds a
             border, ``stretch`` distorts.
         background: RGB colour of the border, and behind transparent pixels where the network makes no alpha.
+        limit: Read the first so many only; None reads all.
 
     Raises:
         ValueError: No picture, one that is broken or has other proportions, or a network whose pictures no file holds.
@@ -79,7 +82,7 @@ def read_targets(
     )
     targets: list[Target] = []
     taken: set[str] = set()
-    for source, read in _files(paths):
+    for source, read in itertools.islice(_files(paths), limit):
         try:
             picture = decode(read(), manage_colour=True).image
         except ValueError as error:

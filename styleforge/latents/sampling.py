@@ -7,8 +7,10 @@ of the networks alone: at most one of 255 steps per pixel on a CPU.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 from styleforge import images
+from styleforge.latents.gaussian import mapping_sha256
 from styleforge.memory import out_of_memory
 from styleforge.networks import Generator
 from styleforge.precision import exact_float32
@@ -99,10 +102,11 @@ def load_ws(path: str | Path, G: Generator) -> Tensor:
         ws [N, L, W] on the CPU; an array [L, W] counts as one.
 
     Raises:
-        ValueError: No archive, none of the keys, or ws of another network.
+        ValueError: No archive, none of the keys, or ws of another network: of other sizes, or whose mapping network had
+            other weights, where the archive says so.
         OSError: There is no such file, or it cannot be read.
     """
-    arrays, keys = _read_archive(path, r"w|ws")
+    arrays, keys = _read_archive(path, r"w|ws|settings|mapping_sha256")
     array = arrays.get("w", arrays.get("ws"))
     if array is None:
         raise ValueError(f"{path}: got an archive with the keys {', '.join(keys) or '(none)'}, expected w or ws")
@@ -116,7 +120,21 @@ def load_ws(path: str | Path, G: Generator) -> Tensor:
         )
     if not np.isfinite(array).all():
         raise ValueError(f"{path}: got ws that are not finite, expected numbers; make the file again")
+    if _recorded_sha256(arrays) not in (None, mapping_sha256(G)):
+        raise ValueError(
+            f"{path}: got ws that another mapping network made, expected those of the network at hand; use the network "
+            "that the file was made with"
+        )
     return torch.from_numpy(array.astype(np.float32))
+
+
+def _recorded_sha256(arrays: Mapping[str, np.ndarray]) -> str | None:
+    """The `mapping_sha256` of the network that an archive was made with: its own field, or one of its settings."""
+    if "mapping_sha256" in arrays:
+        return str(arrays["mapping_sha256"])
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # an older file, or one that others made
+        return str(json.loads(str(arrays["settings"]))["mapping_sha256"])
+    return None
 
 
 def load_projections(paths: str, G: Generator) -> tuple[Tensor, list[Tensor] | None]:

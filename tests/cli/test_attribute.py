@@ -90,10 +90,20 @@ def test_a_network_that_changed_under_its_name_is_calibrated_anew(tmp_path, netw
     assert before["generated"] != after["generated"]
 
 
+@pytest.mark.parametrize(("generated", "noted"), [([1.0, 2.0, 9.0], True), ([1.0, 2.0, 3.0], False)])
+def test_a_calibration_that_tells_badly_gets_a_note(tmp_path, network, real, monkeypatch, generated, noted):
+    from styleforge import inversion
+
+    made_up = inversion.Calibration(generated=generated, real=[6.0, 7.0, 8.0] if not noted else [1.0, 3.0, 8.0])
+    monkeypatch.setattr(inversion, "calibrate", lambda *arguments, **named: made_up)
+    text = made("--network", network, "--real", real, *QUICK, "--outdir", tmp_path)
+    assert ("are to be expected wrong" in text) == noted
+
+
 def test_too_few_real_pictures_are_refused(tmp_path, network, refuses):
     real = write_pictures(tmp_path / "two.zip", 2)
     result = run("--network", network, "--real", real, *QUICK, "--outdir", tmp_path / "out")
-    with refuses("real: got 2 pictures", "3 or more", "--real"):
+    with refuses("real: got 2, expected 3 or more", "--real"):
         raise result.exception
     assert not (tmp_path / "out").exists()
 

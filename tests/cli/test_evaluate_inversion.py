@@ -62,6 +62,14 @@ def test_the_command_goes_on_where_it_was_interrupted(tmp_path, command, monkeyp
     assert len(calls) == 5 + 8
 
 
+def test_fewer_real_pictures_than_asked_for_are_enough(tmp_path, command):
+    made(*command, "--real", write_pictures(tmp_path / "more.zip", 1, seed=1), "--num=8", "--prior-weights=1e-4")
+    report = json.loads((tmp_path / "out/inversion.json").read_text())
+    assert (report["num"], report["num_real"]) == (8, 5)
+    with Image.open(tmp_path / "out/interpolations-R.png") as sheet:
+        assert sheet.size == (11 * 16, 2 * 2 * 16)  # two pairs of five: without a prior, with it
+
+
 def test_too_few_real_pictures_are_refused(tmp_path, refuses):
     real = write_pictures(tmp_path / "one.zip", 1)
     result = run("--network", save_tiny(tmp_path), "--real", real, *QUICK, "--outdir", tmp_path / "out")

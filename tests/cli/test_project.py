@@ -214,9 +214,23 @@ def test_projections_of_another_network_are_refused(tmp_path, projections, monke
         assert "projection.npz: got" in text and "use the network that the file was made with" in text
 
 
+def test_a_network_that_is_still_growing_is_refused(tmp_path, faces, monkeypatch, capsys):
+    path = tmp_path / "growing.safetensors"
+    checkpoint.save(path, G_ema=tiny_generator("config-a"), info={"lod": 1.5})
+    for command in (["project"], ["attribute", "--real", faces], ["evaluate-inversion", "--real", faces]):
+        images_flag = ["--target", faces] if command == ["project"] else []
+        arguments = [*command, "--network", path, *images_flag, "--outdir", tmp_path / "out"]
+        code, text = call_main(monkeypatch, capsys, *arguments)
+        assert code == 1 and text.count("\n") == 1
+        assert "got a network that has grown to level of detail 1.5, expected one of full size" in text
+        assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("command", "arguments", "part"),
     [
+        (project, ["x.png", "--prior-weight=1"], "expected --prior gaussian with it"),
+        (project, ["x.png", "--restart-above=0.1"], "expected --restarts with it"),
         (project, [], "expected pictures to project, such as --target face.png"),
         (mix, [], "expected one of --rows and --projected"),
         (mix, ["--rows=1", "--projected=x.npz"], "expected one of --rows and --projected"),

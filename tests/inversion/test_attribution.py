@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_generators import tiny_generator
 
-from styleforge.inversion import Attribution, Calibration, attribute, calibrate, project
+from styleforge.inversion import Attribution, Calibration, attribute, attribution, calibrate, project
 from styleforge.latents import generate_images
 
 STEPS = 40
@@ -73,7 +73,10 @@ def test_all_classes_are_calibrated(pixels):
     assert len(calibrate(G, reals, num_generated=4, distance=pixels, num_steps=2).generated) == 4
 
 
-def test_what_was_measured_in_another_way_is_refused(G, pixels, generated, calibrations, refuses):
+def test_what_was_measured_in_another_way_is_refused_before_the_work(
+    G, pixels, generated, calibrations, refuses, monkeypatch
+):
+    monkeypatch.setattr(attribution, "project", None)
     with refuses("calibrations", "another config", "calibrate again"):
         attribute([G], generated[:1], calibrations=calibrations[:1], distance=pixels, num_steps=3)
     changed = dataclasses.replace(calibrations[0], settings={**calibrations[0].settings, "distance_checksum": ""})

@@ -9,6 +9,7 @@ from styleforge import images
 from styleforge.inversion import Projection, ProjectionConfig, measures, project, save
 from styleforge.inversion.similarity import psnr, ssim
 from styleforge.latents import load_projections, synthesize
+from styleforge.latents.gaussian import mapping_sha256
 
 FEW = ProjectionConfig(num_steps=6, num_samples=500)
 
@@ -27,6 +28,7 @@ def test_files_hold_what_was_found_without_pickled_objects(G, found, generated, 
         assert np.array_equal(archive["w"], found.ws[2:3])
         assert len([name for name in archive if name.startswith("noise")]) == len(found.noise)
     assert settings["network"] == "tiny" and settings["space"] == "w" and settings["distance"] == "pixels"
+    assert settings["mapping_sha256"] == mapping_sha256(G)
     assert settings["config"]["num_steps"] == 6 and len(settings["distance_checksum"]) == 64
 
     ws, noise = load_projections(str(tmp_path / "x/projection.npz"), G)

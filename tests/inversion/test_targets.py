@@ -40,6 +40,14 @@ def test_folders_and_zips_are_read_in_order(G, tmp_path):
     assert [target.name for target in targets] == ["a", "b", "a-2", "A-3", "c"]  # names of folders, whatever the system
 
 
+def test_pictures_beyond_the_limit_are_not_read(G, tmp_path):
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / name)
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    assert [target.name for target in read_targets([tmp_path], G, limit=2)] == ["a", "b"]
+    assert [target.name for target in read_targets([tmp_path / "b.png"], G, limit=2)] == ["b"]
+
+
 @pytest.mark.parametrize(("kind", "mode"), [("gray", "L"), ("square", "RGB"), ("rgba", "RGBA")])
 @pytest.mark.parametrize("stored", ["L", "LA", "RGB", "RGBA"])
 def test_channels_become_the_networks(tmp_path, kind, mode, stored):

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from tiny_generators import CASES, tiny_generator
 
 from styleforge import images
 from styleforge.latents import sampling
+from styleforge.latents.gaussian import mapping_sha256
 from styleforge.latents.sampling import (
     default_batch,
     generate_images,
@@ -308,6 +311,26 @@ def test_what_is_no_archive_of_ws_is_refused(tmp_path, refuses):
         load_ws(tmp_path / "other.npz", G)
     with pytest.raises(FileNotFoundError, match="there is no such file"):
         load_ws(tmp_path / "missing.npz", G)
+
+
+def test_ws_of_another_mapping_network_are_refused(tmp_path, refuses):
+    G, other = tiny_generator(), tiny_generator()
+    next(other.mapping.parameters()).mul_(2)
+    ws = np.zeros((1, 6, 8), np.float32)
+    np.savez(tmp_path / "generated.npz", ws=ws, mapping_sha256=mapping_sha256(G))
+    np.savez(tmp_path / "projected.npz", w=ws, settings=json.dumps({"mapping_sha256": mapping_sha256(G)}))
+    for name in ("generated.npz", "projected.npz"):
+        assert load_ws(tmp_path / name, G).shape == (1, 6, 8)
+        with refuses(name, "another mapping network", "use the network that the file was made with"):
+            load_ws(tmp_path / name, other)
+    G.w_avg.add_(1)  # a running mean, not a weight
+    assert load_ws(tmp_path / "projected.npz", G).shape == (1, 6, 8)
+
+
+@pytest.mark.parametrize("settings", ["{}", "[]", "no JSON", "3"])
+def test_ws_pass_if_their_file_does_not_say_what_made_it(tmp_path, settings):
+    np.savez(tmp_path / "x.npz", w=np.zeros((1, 6, 8)), settings=settings)
+    assert load_ws(tmp_path / "x.npz", tiny_generator()).shape == (1, 6, 8)
 
 
 # Projections
