@@ -10,6 +10,8 @@ from torch import Tensor
 
 from styleforge.convert.unpickle import Record
 
+MAX_NAME = 1000
+"""Characters of a name or a path: names inside names must not grow without end."""
 MAX_MODULES = 10_000
 """Of one network, where modules that hold themselves would never end."""
 
@@ -44,6 +46,9 @@ def flatten(module: Record, what: str) -> tuple[dict[str, Tensor], Attributes]:
         if len(attributes) > MAX_MODULES or not all(isinstance(part, Mapping) for part in parts) or not parts:
             raise ValueError(f"{what}: got modules that are damaged, expected those of a network; take another copy")
         children, parameters, buffers = parts
+        names = [*children, *parameters, *buffers]
+        if len(path) > MAX_NAME or not all(isinstance(name, str) and len(name) <= MAX_NAME for name in names):
+            raise ValueError(f"{what}: got modules with names that are none, expected those of a network")
         prefix = f"{path}." if path else ""
         waiting += [(f"{prefix}{name}", child) for name, child in children.items() if child is not None]
         hidden = one.state.get("_non_persistent_buffers_set") or ()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from styleforge.convert.unpickle import Budget, Machine, Name, PersistentLoad, Record, Stream, as_key, new_object
+from styleforge.convert.unpickle import Budget, Machine, Name, PersistentLoad, Record, Stream, new_object
 
 MAX_NDIM = 8
 """Dimensions of a tensor or an array."""
@@ -99,7 +99,7 @@ class Calls:
 
     def _require_bytes(self, raw: Any, shape: Any, dtype: np.dtype) -> None:
         """Checks that bytes are as many as a shape takes."""
-        if not isinstance(raw, bytes | bytearray) or not _is_shape(shape):
+        if not isinstance(raw, bytes | bytearray) or not is_shape(shape):
             raise ValueError("got an array without bytes or a shape")
         if math.prod(shape) * dtype.itemsize != len(raw):
             raise ValueError(f"got an array of shape {list(shape)} with {len(raw)} bytes")
@@ -137,7 +137,7 @@ class Calls:
 
     def tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
         """A view of a storage."""
-        if not (isinstance(storage, Storage) and _is_shape((offset,)) and _is_shape(size) and _is_shape(stride)):
+        if not (isinstance(storage, Storage) and is_shape((offset,)) and is_shape(size) and is_shape(stride)):
             raise ValueError("got a tensor without a storage, a size or a stride")
         num = math.prod(size)
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
@@ -178,7 +178,7 @@ class Calls:
     def ordered(self, pairs: Any = ()) -> dict[Any, Any]:
         """A dictionary."""
         self.budget.charge(_PER_VALUE * len(pairs))
-        return {as_key(key): value for key, value in pairs}
+        return {self.budget.as_key(key): value for key, value in pairs}
 
     def default_dict(self, *_: Any) -> dict[Any, Any]:
         """A dictionary, without what would make its defaults."""
@@ -187,7 +187,7 @@ class Calls:
     def set(self, values: Any = ()) -> Any:
         """A set."""
         self.budget.charge(_PER_VALUE * len(values))
-        return {as_key(value) for value in values}
+        return {self.budget.as_key(value) for value in values}
 
     def encoded(self, text: Any, encoding: Any = "latin1") -> bytes:
         """Bytes, as protocol 2 writes them."""
@@ -208,7 +208,7 @@ class Calls:
 
     def size(self, values: Any) -> tuple[int, ...]:
         """``torch.Size``."""
-        if not _is_shape(tuple(values)):
+        if not isinstance(values, list | tuple) or len(values) > MAX_NDIM or not is_shape(tuple(values)):
             raise ValueError("got a size that is none")
         return tuple(values)
 
@@ -216,10 +216,13 @@ class Calls:
         """A device or a path, as text."""
         if len(parts) > 64:
             raise ValueError("got a device or a path of too many parts")
-        return "/".join(str(part)[:256] for part in parts if isinstance(part, str | int))
+        text = "/".join(str(part)[:256] for part in parts if isinstance(part, str | int))
+        self.budget.charge(len(text))
+        return text
 
 
-def _is_shape(value: Any) -> bool:
+def is_shape(value: Any) -> bool:
+    """Whether a value is a tuple of sizes that a tensor may have."""
     return (
         isinstance(value, tuple)
         and len(value) <= MAX_NDIM
@@ -273,7 +276,7 @@ def read_legacy(stream: Stream, size: int, budget: Budget, *, nested: bool = Fal
     def persistent_load(key: Any) -> Storage:
         tag, cls, name, _, num, *view = key
         dtype = dtype_of(cls)
-        if tag != "storage" or not isinstance(name, str) or not _is_shape((num,)) or num * dtype.itemsize > size:
+        if tag != "storage" or not isinstance(name, str) or not is_shape((num,)) or num * dtype.itemsize > size:
             raise ValueError("got a storage larger than the file that it lies in")
         if name not in storages:
             budget.charge(num * dtype.itemsize)
@@ -290,7 +293,7 @@ def read_legacy(stream: Stream, size: int, budget: Budget, *, nested: bool = Fal
     one.load()  # the sizes of C's types
     value = one.load()
     keys = one.load()
-    if not isinstance(keys, list) or {as_key(key) for key in keys} != storages.keys():
+    if not isinstance(keys, list) or {key for key in keys if isinstance(key, str)} != storages.keys():
         raise ValueError("got other storages than the tensors need")
     for key in keys:
         values = storages[key].values

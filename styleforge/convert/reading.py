@@ -23,6 +23,8 @@ from styleforge.networks import Discriminator, DiscriminatorConfig, Generator, G
 
 Network = Generator | Discriminator
 
+MAX_W_DIM = 8192
+"""Longest w of which the mean is estimated, from 10,000 at once."""
 OURS = "styleforge"
 OURS_KEY = "styleforge"
 """Where files for others keep, as JSON text, what only we know about the networks."""
@@ -221,6 +223,8 @@ def _from_rosinality(tree: Mapping[str, Any]) -> _Found:
         mean = None if latent_avg is None else as_tensors({"latent_avg": latent_avg})["latent_avg"]
         G = rosinality.generator(state, mean)
         if latent_avg is None:
+            if G.w_dim > MAX_W_DIM:
+                raise ValueError(f"{theirs}: got w of length {G.w_dim}, expected at most {MAX_W_DIM}")
             G.mapping.w_avg.copy_(moments(sample_w(G, 10_000))[0])
             found.notes.append(f"{ours}: w_avg estimated from random latents, since the file has no latent_avg")
         found.networks[ours] = G
@@ -255,9 +259,16 @@ def _restore(found: _Found, tree: Mapping[str, Any]) -> _Found:
     if not isinstance(text, str):
         return found
     kept = json.loads(text)
+    if not isinstance(kept, dict) or not all(isinstance(kept.get(key), dict) for key in ("info", "config", "networks")):
+        raise ValueError(f"{OURS_KEY}: got facts of another form, expected what styleforge writes; convert it again")
     found.info, found.config = kept["info"], kept["config"]
     for name, values in kept["networks"].items():
         tensors = found.networks[name].state_dict()
+        with torch.device("meta"):  # what the file says may be of any size: its tensors tell before memory is taken
+            said = (DiscriminatorConfig if name == "D" else GeneratorConfig).from_dict(values)
+            shapes = (Discriminator(said) if isinstance(said, DiscriminatorConfig) else Generator(said)).state_dict()
+        if {key: x.shape for key, x in shapes.items()} != {key: x.shape for key, x in tensors.items()}:
+            raise ValueError(f"{name}: got a config that does not fit its tensors, expected its own; convert it again")
         network: Network = (
             Discriminator(DiscriminatorConfig.from_dict(values))
             if name == "D"

@@ -20,8 +20,9 @@ MAX_INSTRUCTIONS = 500_000
 """Of one file, with all pickles inside; the official networks of 1024×1024 take less than a quarter."""
 MAX_DEPTH = 500
 """Of values inside values."""
-MAX_KEY = 2**31
-"""Numbers as keys lie below it: larger ones can be made to collide, so that a dictionary takes for ever."""
+MAX_NUMBER_KEYS = 10_000
+"""Numbers as keys of dictionaries, in one file: they can be made to collide, so that each takes as long as all before.
+Optimizers of PyTorch up to 1.5 have them, one for each parameter."""
 MAX_BITS = 1024
 """Of one whole number."""
 
@@ -66,6 +67,7 @@ class Budget:
     def __init__(self, size: int) -> None:
         self.instructions = MAX_INSTRUCTIONS
         self.memory = 4 * size + (1 << 20)
+        self.number_keys = MAX_NUMBER_KEYS
 
     def step(self) -> None:
         """Takes one instruction."""
@@ -78,6 +80,27 @@ class Budget:
         self.memory -= num_bytes
         if self.memory < 0:
             raise ValueError("got values many times larger than their file, expected tensors that lie in it")
+
+    def as_key(self, value: Any) -> Any:
+        """A value that may be a key of a dictionary: text, bytes, a whole number, None.
+
+        Raises:
+            ValueError: Anything else, or too many numbers; hashing them could take for ever.
+        """
+        if isinstance(value, str | bytes | bool | None):
+            return value
+        if not isinstance(value, int):
+            raise ValueError(f"got a {type(value).__name__} as the key of a dictionary, expected text or a number")
+        self.number_keys -= 1
+        if self.number_keys < 0:
+            raise ValueError(f"got more than {MAX_NUMBER_KEYS:,} numbers as keys of dictionaries, expected names")
+        return value
+
+    def pairs(self, values: list[Any]) -> Iterator[tuple[Any, Any]]:
+        """Keys and values in turn, as pairs."""
+        if len(values) % 2:
+            raise ValueError("got a key without a value")
+        return zip(map(self.as_key, values[::2]), values[1::2], strict=True)
 
 
 class Machine:
@@ -180,7 +203,7 @@ class Machine:
         elif isinstance(target, Record):
             target.values.extend(values)
         elif isinstance(target, set):
-            target.update(map(as_key, values))
+            target.update(map(self.budget.as_key, values))
         else:
             raise ValueError(f"got values to put into a {type(target).__name__}")
 
@@ -189,7 +212,7 @@ class Machine:
         target = target.items if isinstance(target, Record) else target
         if not isinstance(target, dict):
             raise ValueError(f"got keys and values to put into a {type(target).__name__}")
-        target.update(_pairs(values))
+        target.update(self.budget.pairs(values))
 
     def _reduce(self, _: Any) -> None:
         arguments, function = self._pop(), self._pop()
@@ -230,23 +253,6 @@ class Machine:
 def new_object(cls: Name) -> Any:
     """An empty object of a class."""
     return {} if str(cls) in _DICTS else Record(str(cls))
-
-
-def as_key(value: Any) -> Any:
-    """A value that may be a key of a dictionary: text, bytes, a small whole number, None.
-
-    Raises:
-        ValueError: Anything else; hashing it could take for ever.
-    """
-    if isinstance(value, str | bytes | bool | None) or (isinstance(value, int) and abs(value) < MAX_KEY):
-        return value
-    raise ValueError(f"got a {type(value).__name__} as the key of a dictionary, expected text or a small number")
-
-
-def _pairs(values: list[Any]) -> Iterator[tuple[Any, Any]]:
-    if len(values) % 2:
-        raise ValueError("got a key without a value")
-    return zip(map(as_key, values[::2]), values[1::2], strict=True)
 
 
 def check_depth(value: Any) -> None:
@@ -327,8 +333,8 @@ _INSTRUCTIONS: dict[str, Callable[[Machine, Any], None]] = {
     "TUPLE1": lambda m, _: m._tuple_of(1),
     "TUPLE2": lambda m, _: m._tuple_of(2),
     "TUPLE3": lambda m, _: m._tuple_of(3),
-    "DICT": lambda m, _: m.stack.append(dict(_pairs(m._pop_mark()))),
-    "FROZENSET": lambda m, _: m.stack.append(frozenset(map(as_key, m._pop_mark()))),
+    "DICT": lambda m, _: m.stack.append(dict(m.budget.pairs(m._pop_mark()))),
+    "FROZENSET": lambda m, _: m.stack.append(frozenset(map(m.budget.as_key, m._pop_mark()))),
     "APPEND": lambda m, _: m._append([m._pop()]),
     "APPENDS": lambda m, _: m._append(m._pop_mark()),
     "ADDITEMS": lambda m, _: m._append(m._pop_mark()),

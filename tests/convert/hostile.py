@@ -151,6 +151,13 @@ def bombs() -> dict[str, bytes]:
         "tower as a class name": call("torch_utils.persistence", "_reconstruct_persistent_obj", b"}"
         + text("class_name") + tower + b"s") + b".",
         "tower as a network": b"\x80\x02}" + text("G_ema") + tower + b"s.",
+        "small colliding keys": b"\x80\x02}(" + b"".join(b"J" + struct.pack("<i", k << 16) + b"N"
+        for k in range(30_000)) + b"u.",
+        "devices again and again": b"\x80\x02" + memoized(text("x" * 256), 0) + b"0(" + (named("torch", "device") + b"("
+        + b"h\x00" * 60 + b"tR") * 6000 + b"l.",
+        "size of a long list": b"\x80\x02" + call("torch", "Size", b"](" + b"K\x01" * 100_000 + b"e") + b".",
+        "storage of a tower of numbers": in_zip(b"\x80\x02(" + text("storage") + named("torch", "FloatStorage")
+        + text("0") + text("cpu") + tower + b"tQ.", extra={"data/0": bytes(16)}),
         "colliding keys": b"\x80\x02}(" + ints + b"u.",
         "long text of a number": b"I" + b"9" * 2_000_000 + b"\n.",
         "long number": b"\x80\x02\x8b" + struct.pack("<i", 5_000_000) + b"\x7f" * 5_000_000 + b".",

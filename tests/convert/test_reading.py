@@ -211,8 +211,9 @@ def test_labels_of_tensorflow_ada_are_embedded(tmp_path):
 def test_rosinality_checkpoints_give_their_pictures(legacy, golden, tmp_path):
     file = golden("rosinality_32")
     g, d = ({k: torch.tensor(v) for k, v in file.state(key).items()} for key in "GD")
+    old_state = {140_000_000_000_000 + i: {} for i in range(300)}  # PyTorch up to 1.5: by the parameters' addresses
     contents = {
-        "g": g, "d": d, "g_ema": g, "g_optim": {"state": {}, "param_groups": [{"betas": (0.0, 0.99)}]},
+        "g": g, "d": d, "g_ema": g, "g_optim": {"state": old_state, "param_groups": [{"betas": (0.0, 0.99)}]},
         "latent_avg": file.tensor("in.truncation_latent")[0], "args": __import__("argparse").Namespace(size=32),
     }  # fmt: skip
     torch.save(contents, tmp_path / "x.pt", _use_new_zipfile_serialization=not legacy)
