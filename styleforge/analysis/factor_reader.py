@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -204,16 +204,9 @@ class FactorReader:
         Raises:
             OSError: It cannot be written; an older one of the same name stays as it was.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
-        tensors = {f"network.{name}": tensor.contiguous() for name, tensor in self.network.state_dict().items()}
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {name: torch.from_numpy(getattr(self, name)) for name in ("held_out", "held_out_readings")}
-        try:
-            with atomic_path(path) as temporary:
-                save_file(tensors, temporary, metadata={"format": FORMAT, "config": json.dumps(asdict(self.config))})
-        except SafetensorError as error:  # wraps what the system says
-            raise OSError(f"{path}: could not be written ({error}); is the disk full?") from error
+        save_reader(path, FORMAT, self.config, tensors)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -255,6 +248,23 @@ def _draw_portraits(
         if progress is not None:
             progress(i + 1, num)
     return x, factors
+
+
+def save_reader(path: str | Path, format_: str, config: ReaderConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Writes what a reader consists of into a safetensors file with JSON inside, atomically.
+
+    Raises:
+        OSError: It cannot be written; an older one of the same name stays as it was.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    try:
+        with atomic_path(path) as temporary:
+            save_file(whole, temporary, metadata={"format": format_, "config": json.dumps(asdict(config))})
+    except SafetensorError as error:  # wraps what the system says
+        raise OSError(f"{path}: could not be written ({error}); is the disk full?") from error
 
 
 def new_network(config: ReaderConfig, outputs: int = OUTPUTS) -> ReaderNetwork:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -26,10 +26,10 @@ from styleforge.analysis.factor_reader import (
     apply_network,
     deviation,
     new_network,
+    save_reader,
     train_network,
 )
 from styleforge.data.portraits import FACTORS, LOOSE, draw, sample_factors
-from styleforge.files import atomic_path
 
 FORMAT = "styleforge phase reader 1"
 """Of the files; counted up when the network or its training changes, so that older files are made anew."""
@@ -173,14 +173,11 @@ class PhaseReader:
         Raises:
             OSError: It cannot be written; an older one of the same name stays as it was.
         """
-        from safetensors.torch import save_file
-
-        tensors = {f"network.{name}": tensor.contiguous() for name, tensor in self.network.state_dict().items()}
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         poses = [poses for pair in self.held_out for poses in pair]
         tensors["yaw"] = torch.from_numpy(np.stack([one.yaw for one in poses]))  # [2 · planted, N, 4]
         tensors["teeth"] = torch.from_numpy(np.stack([one.teeth for one in poses]))
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={"format": FORMAT, "config": json.dumps(asdict(self.config))})
+        save_reader(path, FORMAT, self.config, tensors)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from styleforge.analysis import phase_reader
-from styleforge.analysis.factor_reader import ReaderConfig
+from styleforge.analysis.factor_reader import ReaderConfig, save_reader
 from styleforge.analysis.phase import following
 from styleforge.analysis.phase_reader import PARTS, PLANTED, PhaseReader, loose_portraits, turn_at_random, turn_in_part
 from styleforge.data.portraits import LOOSE
@@ -93,3 +93,15 @@ def test_a_full_reader_sees_that_parts_do_not_follow():
     for share, (_, read) in zip(PLANTED, reader.held_out, strict=True):
         for part in LOOSE:
             assert following(read, part).slope == pytest.approx(share, abs=0.15)
+
+
+def test_a_full_disk_is_said_as_every_other_error_of_the_system(tmp_path, monkeypatch):
+    from safetensors import SafetensorError
+
+    def full(*_, **__):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="is the disk full"):
+        save_reader(tmp_path / "reader.safetensors", "x", ReaderConfig(size=(64, 64)), {})
+    assert not list(tmp_path.iterdir())
