@@ -26,6 +26,14 @@ SUFFIX = ".safetensors"
 FORMAT = "styleforge checkpoint 1"
 BUNDLED = Path(__file__).parent / "models"
 """Where the models that come with the package lie; their file names are the names that `load` takes."""
+MAX_SIDE = 1 << 16
+"""Of a network's pictures, in pixels."""
+MAX_LAYERS = 100
+"""Of one kind in a network."""
+_MAX_NUMBER = 1 << 24
+
+Network = Generator | Discriminator
+NetworkConfigs = GeneratorConfig | DiscriminatorConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,7 +70,10 @@ class Checkpoint:
     @property
     def lod(self) -> float:
         """Level of detail that a progressive network had grown to; 0, its full size, for all others."""
-        return float(self.info.get("lod", 0.0))
+        lod = self.info.get("lod", 0.0)
+        if not isinstance(lod, int | float):
+            raise ValueError(f"{self.source}: got a {type(lod).__name__} as level of detail, expected a number")
+        return float(lod)
 
 
 def save(
@@ -163,7 +174,7 @@ def load(source: str | Path) -> Checkpoint:
         )
     try:
         return _assemble(json.loads(metadata["header"]), tensors, str(source))
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise ValueError(
             f"{source}: got networks that do not fit their configs ({' '.join(str(error).split())[:200]}), expected "
             "a checkpoint of this version; is the file newer?"
@@ -178,18 +189,66 @@ def _assemble(header: Mapping[str, Any], tensors: Mapping[str, Tensor], source: 
         parts.setdefault(part, {})[key] = tensor
     networks: dict[str, Any] = {}
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
-        for name, values in header["networks"].items():
+        for name in header["networks"]:
             if name not in ("G_ema", "G", "D"):
                 raise ValueError(f"unknown network {name!r}")
-            network = (
-                Discriminator(DiscriminatorConfig.from_dict(values))
-                if name == "D"
-                else Generator(GeneratorConfig.from_dict(values))
-            )
-            network.load_state_dict({key: tensor.float() for key, tensor in parts[name].items()})
-            networks[name] = network.eval()
-    training = parts.get("training", {})
-    return Checkpoint(config=header["config"], info=header["info"], training=training, source=source, **networks)
+            values = {key: tensor.float() for key, tensor in parts.get(name, {}).items()}
+            networks[name] = filled(read_config(name, header["networks"][name]), values).eval()
+    training, (config, info) = parts.get("training", {}), (header["config"], header["info"])
+    if not isinstance(config, dict) or not isinstance(info, dict):
+        raise ValueError("facts that are no objects")
+    return Checkpoint(config=config, info=info, training=training, source=source, **networks)
+
+
+def read_config(name: str, values: Mapping[str, Any]) -> NetworkConfigs:
+    """Makes the config of a network out of a file, whose numbers may be damaged or meant to do harm.
+
+    Args:
+        name: ``G_ema``, ``G`` or ``D``.
+        values: The config's fields.
+
+    Raises:
+        ValueError: A field that this version does not know, a value that does not fit, or a number beyond all networks.
+    """
+    limits = {"resolution": MAX_SIDE, "mapping_layers": MAX_LAYERS}
+    for field_name, value in values.items():
+        limit = limits.get(field_name, _MAX_NUMBER)
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not abs(number) <= limit:  # nor not a number
+                raise ValueError(f"{name}.{str(field_name)[:40]}: got {number:.6g}, expected at most {limit}")
+    for field_name in ("conv_clamp", "mapping_lr_multiplier"):
+        value = values.get(field_name)
+        if value is not None and not (isinstance(value, int | float) and value > 0):
+            raise ValueError(f"{name}.{field_name}: got {str(value)[:40]!r}, expected a number above 0")
+    return (DiscriminatorConfig if name == "D" else GeneratorConfig).from_dict(values)
+
+
+def make(config: NetworkConfigs) -> Network:
+    """The network of a config."""
+    return Generator(config) if isinstance(config, GeneratorConfig) else Discriminator(config)
+
+
+def shapes_of(config: NetworkConfigs) -> dict[str, torch.Size]:
+    """Name and shape of every tensor of a network, without the memory for it."""
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in make(config).state_dict().items()}
+
+
+def filled(config: NetworkConfigs, tensors: Mapping[str, Tensor]) -> Network:
+    """Makes a network of tensors, which must be those of its config before memory is taken for it.
+
+    Raises:
+        ValueError: A tensor is missing, superfluous, or of another shape.
+    """
+    want = shapes_of(config)
+    have = {name: tensor.shape for name, tensor in tensors.items()}
+    for name in sorted(want.keys() | have.keys()):
+        got, expected = (list(found[name]) if name in found else "nothing" for found in (have, want))
+        if got != expected:
+            raise ValueError(f"got {got} for {name[:80]!r}, expected {expected}")
+    network = make(config)
+    network.load_state_dict(dict(tensors))
+    return network
 
 
 def load_generator(source: str | Path) -> Generator:

@@ -201,3 +201,25 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/x")
     assert cache_dir() == Path("/home/x/.cache/styleforge")
+
+
+def test_a_file_that_is_too_long_is_refused_by_what_the_server_says(site, tmp_path, refuses):
+    with refuses(site.url(), f"{len(CONTENT):,} bytes", f"at most {len(CONTENT) - 1:,}"):
+        fetch(site.url(), tmp_path / "file.bin", max_bytes=len(CONTENT) - 1)
+    assert list(tmp_path.iterdir()) == []
+    assert fetch(site.url(), tmp_path / "file.bin", max_bytes=len(CONTENT)).exists()
+
+
+def test_a_file_of_unsaid_length_is_refused_once_too_much_came(site, tmp_path, refuses, monkeypatch):
+    monkeypatch.setattr(downloads, "_BLOCK", 1 << 12)
+    site.says_length = False
+    with refuses(site.url(), "more than 100,000 bytes"):
+        fetch(site.url(), tmp_path / "file.bin", max_bytes=100_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_sends_more_of_a_part_than_it_said_is_refused(site, tmp_path, refuses):
+    target = tmp_path / "file.bin"
+    broken(site, target, 300_000)
+    with refuses("at most 500,000"):
+        fetch(site.url(), target, max_bytes=500_000)

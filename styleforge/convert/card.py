@@ -32,7 +32,8 @@ def make_card(loaded: Checkpoint, unheld: Sequence[str] = ()) -> dict[str, Any]:
     """
     networks = {name: network for name in ("G_ema", "G", "D") if (network := getattr(loaded, name)) is not None}
     source = origin(loaded) or {"kind": "styleforge", "file": Path(loaded.source).name}
-    kind = str(source["kind"]).split()[0]
+    kind = str(source["kind"]).partition(" ")[0]
+    kimg = loaded.info.get("kimg")
     return {
         "source": source,
         "licence": loaded.info.get("licence") or _LICENCES.get(kind, _LICENCES["styleforge"]),
@@ -40,11 +41,23 @@ def make_card(loaded: Checkpoint, unheld: Sequence[str] = ()) -> dict[str, Any]:
             name: {"config": network.config.to_dict(), "parameters": sum(p.numel() for p in network.parameters())}
             for name, network in networks.items()
         },
-        "kimg": loaded.info.get("kimg"),
-        "metrics": loaded.info.get("metrics") or _measured(loaded.source),
-        "notes": list(loaded.info.get("notes", [])),
+        "kimg": kimg if isinstance(kimg, int | float) else None,
+        "metrics": _numbers(loaded.info.get("metrics")) or _measured(loaded.source),
+        "notes": notes(loaded),
         "unheld": list(unheld),
     }
+
+
+def notes(loaded: Checkpoint) -> list[str]:
+    """What reading left out or guessed, of this conversion and of those before."""
+    found = loaded.info.get("notes")
+    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
+
+
+def _numbers(values: Any) -> dict[str, float]:
+    """The numbers of an object out of a file; nothing of what is none."""
+    found = values if isinstance(values, dict) else {}
+    return {key: value for key, value in found.items() if isinstance(value, int | float)}
 
 
 def origin(loaded: Checkpoint) -> dict[str, Any]:
@@ -72,7 +85,7 @@ def _measured(source: str) -> dict[str, float]:
             except ValueError:  # cut off by a kill
                 continue
             if isinstance(values, dict) and values.get("snapshot_pkl") == path.name:
-                found |= values.get("results") or {}
+                found |= _numbers(values.get("results"))
     return found
 
 
@@ -87,10 +100,11 @@ def to_markdown(card: Mapping[str, Any], title: str) -> str:
     where = source.get("url") or source.get("file", "")
     digest = f", SHA-256 `{source['sha256']}`" if "sha256" in source else ""
     kimg = "unknown" if card["kimg"] is None else f"{card['kimg']:g} thousand pictures"
+    conditional = any(network["config"]["c_dim"] for network in card["networks"].values())
     lines = [
         "---",
         "library_name: styleforge",
-        "tags: [stylegan, stylegan2, unconditional-image-generation]",
+        f"tags: [stylegan, stylegan2, {'' if conditional else 'un'}conditional-image-generation]",
         "---",
         "",
         f"# {title}",

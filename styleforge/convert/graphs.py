@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,15 +32,14 @@ class MappingGraph(nn.Module):
 
     def __init__(self, G: Generator, truncation_cutoff: int | None = None) -> None:
         super().__init__()
-        self.G, self.cutoff = G, truncation_cutoff
+        self.mapping, self.num_ws = G.mapping, G.num_ws  # not G, whose other weights would go into the file
+        self.cutoff = self.num_ws if truncation_cutoff is None else min(truncation_cutoff, self.num_ws)
 
     def forward(self, z: Tensor, truncation_psi: Tensor, c: Tensor | None = None) -> Tensor:
         """Z [N, Z], truncation_psi [], c [N, C] -> ws [N, L, W]."""
-        w = self.G.mapping.map(z, c)  # [N, W]
-        truncated = self.G.w_avg + (w - self.G.w_avg) * truncation_psi
-        num = self.G.num_ws
-        cutoff = num if self.cutoff is None else min(self.cutoff, num)
-        return torch.stack([truncated] * cutoff + [w] * (num - cutoff), dim=1)  # [N, L, W]
+        w = self.mapping.map(z, c)  # [N, W]
+        truncated = self.mapping.w_avg + (w - self.mapping.w_avg) * truncation_psi
+        return torch.stack([truncated] * self.cutoff + [w] * (self.num_ws - self.cutoff), dim=1)  # [N, L, W]
 
 
 class SynthesisGraph(nn.Module):
@@ -52,11 +52,11 @@ class SynthesisGraph(nn.Module):
 
     def __init__(self, G: Generator, noise: Noise) -> None:
         super().__init__()
-        self.G, self.mode = G, "none" if noise == "none" else "const"
+        self.synthesis, self.mode = G.synthesis, "none" if noise == "none" else "const"
 
     def forward(self, ws: Tensor, noise: list[Tensor] | None = None) -> Tensor:
         """Ws [N, L, W], noise [N, 1, h, w] each -> img [N, C, H, W]."""
-        img: Tensor = self.G.synthesis(ws, noise_mode=self.mode, noise=noise)
+        img: Tensor = self.synthesis(ws, noise_mode=self.mode, noise=noise)
         return img
 
 
@@ -188,5 +188,7 @@ def export_program(
     """
     program = trace(make_graph(G, part, noise, truncation_cutoff))
     card = make_card(Checkpoint(G_ema=G)) if card is None else card
+    buffer = io.BytesIO()  # on a full disk, PyTorch's own writing ends the process
+    torch.export.save(program, buffer, extra_files={"card.json": json.dumps(dict(card), indent=1)})
     with atomic_path(path) as temporary:
-        torch.export.save(program, temporary, extra_files={"card.json": json.dumps(dict(card), indent=1)})
+        temporary.write_bytes(buffer.getbuffer())

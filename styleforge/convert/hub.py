@@ -33,7 +33,6 @@ def push(loaded: Checkpoint, repo_id: str, *, private: bool = False, api: Any = 
     """
     _require_id(repo_id)
     api = api or _api()
-    url = str(api.create_repo(repo_id, private=private, exist_ok=True))
     with tempfile.TemporaryDirectory() as folder:
         bare = Checkpoint(
             G_ema=loaded.G_ema, G=loaded.G, D=loaded.D, config=loaded.config, info=loaded.info, source=loaded.source
@@ -41,6 +40,7 @@ def push(loaded: Checkpoint, repo_id: str, *, private: bool = False, api: Any = 
         write(bare, Path(folder) / FILE)
         card = to_markdown(make_card(bare), repo_id)
         (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+        url = str(api.create_repo(repo_id, private=private, exist_ok=True))  # once there is what goes into it
         api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload with styleforge")
     return url
 

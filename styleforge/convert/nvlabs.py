@@ -12,23 +12,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from styleforge.checkpoint import NetworkConfigs, shapes_of
 from styleforge.convert.modules import Attributes, flatten
 from styleforge.convert.state import (
     Refusals,
     Sources,
     as_clamp,
     as_group,
-    as_number,
+    as_positive,
     as_tensors,
     block_sides,
+    build,
     count_layers,
     has,
     infer_architecture,
     infer_channels,
-    load_exactly,
-    make,
+    shown,
     take,
 )
 from styleforge.convert.unpickle import Record
@@ -49,8 +50,8 @@ def _official_name(name: str) -> str:
     return name
 
 
-def _sources(network: nn.Module) -> Sources:
-    return {name: (_official_name(name), lambda x: x) for name in network.state_dict()}
+def _sources(config: NetworkConfigs) -> Sources:
+    return {name: (_official_name(name), lambda x: x) for name in shapes_of(config)}
 
 
 def _filter_names(state: Mapping[str, Tensor], filtering: Sequence[str], blocks: Sequence[str]) -> list[str]:
@@ -76,8 +77,8 @@ def _split_filters(
         matches = [f for f in ((1, 3, 3, 1), (1, 1)) if _is_filter(state[name], f)]
         if not matches or blur not in (None, matches[0] == (1, 3, 3, 1)):
             raise ValueError(
-                f"{what}: got another low-pass filter in {name!r} than [1, 3, 3, 1] or [1, 1], expected one of these "
-                "in all layers; such a network has no config here"
+                f"{what}: got another low-pass filter in {shown(name)} than [1, 3, 3, 1] or [1, 1], expected one of "
+                "these in all layers; such a network has no config here"
             )
         blur = matches[0] == (1, 3, 3, 1)
     return rest, blur is not False
@@ -85,7 +86,7 @@ def _split_filters(
 
 def _is_filter(f: Tensor, taps: tuple[int, ...]) -> bool:
     want = make_filter(taps)
-    f = torch.outer(f, f) if f.ndim == 1 else f
+    f = torch.outer(f, f) if f.shape == want.shape[:1] else f
     return f.shape == want.shape and bool(torch.allclose(f, want, atol=1e-6))
 
 
@@ -96,7 +97,7 @@ def generator(
     what, state = "official generator", as_tensors(state)
     if has(state, "synthesis.input."):
         raise ValueError(f"{what}: got a network of StyleGAN3, expected one of StyleGAN2; it has no config here")
-    sides = block_sides(state, r"synthesis\.b(\d+)\.", what)
+    sides = block_sides(state, r"synthesis\.b(\d{1,9})\.", what)
     blocks = [f"synthesis.b{side}" for side in sides]
     architecture = infer_architecture(state, [f"{block}.torgb." for block in blocks[:-1]], ".skip.")
     state, blur = _split_filters(state, blocks, blocks, what)
@@ -125,14 +126,15 @@ def generator(
         conv_clamp=conv_clamp,
         mapping_lr_multiplier=mapping_lr_multiplier,
     )
-    G = make(Generator, config, state, what)
-    return load_exactly(G, state, _sources(G), what)
+    G = build(config, state, _sources(config), what)
+    assert isinstance(G, Generator)
+    return G
 
 
 def discriminator(state: Mapping[str, Any], *, mbstd_group: int = 4, conv_clamp: float | None = None) -> Discriminator:
     """Makes a discriminator from a state dict; see `from_state`."""
     what, state = "official discriminator", as_tensors(state)
-    sides = block_sides(state, r"b(\d+)\.", what)
+    sides = block_sides(state, r"b(\d{1,9})\.", what)
     blocks = [f"b{side}" for side in sides]
     architecture = infer_architecture(state, [f"{block}.fromrgb." for block in blocks[:-1]], ".skip.")
     state, blur = _split_filters(state, blocks[1:], blocks, what)
@@ -154,8 +156,9 @@ def discriminator(state: Mapping[str, Any], *, mbstd_group: int = 4, conv_clamp:
         mapping_features=None if embed is None or embed.shape[0] == channels[0] else embed.shape[0],
         conv_clamp=conv_clamp,
     )
-    D = make(Discriminator, config, state, what)
-    return load_exactly(D, state, _sources(D), what)
+    D = build(config, state, _sources(config), what)
+    assert isinstance(D, Discriminator)
+    return D
 
 
 def from_state(
@@ -206,7 +209,7 @@ def from_module(module: Record) -> Generator | Discriminator:
     given = settings(arguments if isinstance(arguments, Mapping) else {})
     clamp = as_clamp(_agreed(layers, "conv_clamp", given["conv_clamp"], what))
     dense = {path: values for path, values in attributes.items() if re.fullmatch(r"mapping\.fc\d+", path)}
-    lr_multiplier = as_number(_agreed(dense, "bias_gain", given["mapping_lr_multiplier"], what), "bias_gain")
+    lr_multiplier = as_positive(_agreed(dense, "bias_gain", given["mapping_lr_multiplier"], what), "bias_gain")
     if what == "official generator":
         return generator(state, conv_clamp=clamp, mapping_lr_multiplier=lr_multiplier)
     if dense and lr_multiplier != 0.01:
@@ -224,7 +227,8 @@ _CLAMPED = r"(synthesis\.)?b\d+\.(conv|conv0|conv1|torgb)"
 
 def _agreed(modules: Attributes, key: str, default: Any, what: str) -> Any:
     """The one value that all modules have under a key."""
-    found = {values[key] for values in modules.values() if key in values}
+    given = [values[key] for values in modules.values() if key in values]
+    found = {None if value is None else as_positive(value, key) for value in given}
     if len(found) > 1:
         raise ValueError(f"{what}: got layers that differ in {key!r}, expected one value; it has no config here")
     return found.pop() if found else default
@@ -247,7 +251,7 @@ def settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
     clamp = inner("synthesis_kwargs").get("conv_clamp", arguments.get("conv_clamp"))
     return {
         "conv_clamp": as_clamp(clamp),
-        "mapping_lr_multiplier": as_number(inner("mapping_kwargs").get("lr_multiplier", 0.01), "lr_multiplier"),
+        "mapping_lr_multiplier": as_positive(inner("mapping_kwargs").get("lr_multiplier", 0.01), "lr_multiplier"),
         "mbstd_group": as_group(inner("epilogue_kwargs").get("mbstd_group_size", 4)),
     }
 
@@ -266,7 +270,7 @@ def to_state(network: Generator | Discriminator) -> dict[str, Tensor]:
     """
     require_official(network)
     config = network.config
-    state = {official: network.state_dict()[ours] for ours, (official, _) in _sources(network).items()}
+    state = {official: network.state_dict()[ours] for ours, (official, _) in _sources(config).items()}
     prefix = "synthesis." if isinstance(network, Generator) else ""
     blocks = [f"{prefix}b{side}" for side in config.plan.nominal]
     filters = _filter_names(state, blocks if isinstance(network, Generator) else blocks[1:], blocks)

@@ -37,6 +37,7 @@ STORAGE_DTYPES = {
     "BoolStorage": torch.bool,
 }
 """Class of a storage, in ``torch`` or ``torch.cuda``, to the type of its numbers."""
+_NUMPY_DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 _BASES = tuple(Name(module, name) for module in ("builtins", "__builtin__") for name in ("object", "dict"))
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """First value of PyTorch's format before 1.6, which is also that of storages inside other pickles."""
@@ -81,11 +82,13 @@ class Calls:
     def build(self, target: Any, state: Any) -> None:
         """Takes a state into an object, or refuses it."""
         if isinstance(target, _DType):
-            order = state[1]
-            if order not in ("<", ">", "|", "="):
+            order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+            if not isinstance(order, str) or order not in ("<", ">", "|", "="):
                 raise ValueError("got a numpy type in an unknown byte order")
-            target.dtype = target.dtype.newbyteorder(order)
+            target.dtype = target.dtype.newbyteorder(order)  # type: ignore[arg-type]  # one of those above
         elif isinstance(target, np.ndarray):
+            if not isinstance(state, tuple) or len(state) != 5:
+                raise ValueError("got an array without a shape, a type and bytes")
             self._fill(target, *state)
         elif not isinstance(target, dict):  # a state_dict's metadata, which says nothing about its tensors
             raise ValueError(f"got a state for a {type(target).__name__}")
@@ -109,7 +112,7 @@ class Calls:
 
     def dtype(self, kind: Any, *_: Any) -> _DType:
         """``numpy.dtype("f4", …)``."""
-        if kind not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
+        if not isinstance(kind, str) or kind not in _NUMPY_DTYPES:
             raise ValueError("got a numpy type of something other than numbers")
         return _DType(np.dtype(kind))
 
@@ -177,6 +180,8 @@ class Calls:
 
     def ordered(self, pairs: Any = ()) -> dict[Any, Any]:
         """A dictionary."""
+        if not isinstance(pairs, list | tuple) or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
+            raise ValueError("got a dictionary made from something other than pairs")
         self.budget.charge(_PER_VALUE * len(pairs))
         return {self.budget.as_key(key): value for key, value in pairs}
 
@@ -186,12 +191,14 @@ class Calls:
 
     def set(self, values: Any = ()) -> Any:
         """A set."""
+        if not isinstance(values, list | tuple | set | frozenset):
+            raise ValueError("got a set made from something other than values")
         self.budget.charge(_PER_VALUE * len(values))
         return {self.budget.as_key(value) for value in values}
 
     def encoded(self, text: Any, encoding: Any = "latin1") -> bytes:
         """Bytes, as protocol 2 writes them."""
-        if not isinstance(text, str) or encoding != "latin1":
+        if not isinstance(text, str) or not isinstance(encoding, str) or encoding != "latin1":
             raise ValueError("got bytes that are not written as Latin-1 text")
         self.budget.charge(len(text))
         return text.encode("latin1")
@@ -248,6 +255,25 @@ def dtype_of(storage_class: Any) -> torch.dtype:
     return STORAGE_DTYPES[name]
 
 
+def storage_reference(key: Any) -> tuple[Any, str, int, Any]:
+    """Takes the reference to a storage apart.
+
+    Args:
+        key: What stands in a pickle for the storage: a tuple.
+
+    Returns:
+        (class, name, length, which part of the storage it is; None for all).
+
+    Raises:
+        ValueError: It is none.
+    """
+    if isinstance(key, tuple) and len(key) in (5, 6):
+        tag, cls, name, _, num, *view = key
+        if isinstance(tag, str) and tag == "storage" and isinstance(name, str) and is_shape((num,)):
+            return cls, name, num, view[0] if view else None
+    raise ValueError("got a reference to something other than a storage")
+
+
 def machine(stream: Stream, budget: Budget, persistent_load: PersistentLoad, nested: bool = False) -> Machine:
     """A machine that knows the calls of this module."""
     calls = Calls(budget, nested)
@@ -274,16 +300,17 @@ def read_legacy(stream: Stream, size: int, budget: Budget, *, nested: bool = Fal
     storages: dict[str, Storage] = {}
 
     def persistent_load(key: Any) -> Storage:
-        tag, cls, name, _, num, *view = key
+        cls, name, num, view = storage_reference(key)
         dtype = dtype_of(cls)
-        if tag != "storage" or not isinstance(name, str) or not is_shape((num,)) or num * dtype.itemsize > size:
+        if num * dtype.itemsize > size:
             raise ValueError("got a storage larger than the file that it lies in")
         if name not in storages:
             budget.charge(num * dtype.itemsize)
             storages[name] = Storage(torch.zeros(num, dtype=dtype))
-        if view and view[0] is not None:
-            _, start, length = view[0]
-            return Storage(storages[name].values[int(start) : int(start) + int(length)])
+        if view is not None:
+            if not isinstance(view, tuple) or len(view) != 3 or not is_shape(view[1:]):
+                raise ValueError("got a part of a storage without a start or a length")
+            return Storage(storages[name].values[view[1] : view[1] + view[2]])
         return storages[name]
 
     one = machine(stream, budget, persistent_load, nested)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from styleforge.convert.pickle_calls import Storage, dtype_of, is_magic, is_shape, machine, read_legacy
+from styleforge.convert.pickle_calls import Storage, dtype_of, is_magic, machine, read_legacy, storage_reference
 from styleforge.convert.unpickle import Budget, guarded
 
 ZIP_MAGIC = b"PK\x03\x04"
@@ -97,9 +97,9 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
         return archive.read(info)
 
     def persistent_load(key: Any) -> Storage:
-        tag, cls, name, _, num = key
-        if tag != "storage" or not isinstance(name, str) or not is_shape((num,)):
-            raise ValueError("got a reference to something other than a storage")
+        cls, name, num, view = storage_reference(key)
+        if view is not None:
+            raise ValueError("got a part of a storage, which this format does not have")
         if name not in storages:
             dtype, raw = dtype_of(cls), entry(f"data/{name}")
             if len(raw) != num * dtype.itemsize:

@@ -13,18 +13,19 @@ import torch
 from torch import Tensor
 
 from styleforge import checkpoint
-from styleforge.checkpoint import Checkpoint, is_url
+from styleforge.checkpoint import Checkpoint, Network, is_url
 from styleforge.convert import nvlabs, pickle_files, rosinality, tensorflow
 from styleforge.convert.modules import flatten, is_module
-from styleforge.convert.state import as_number, as_tensors, has
+from styleforge.convert.state import as_number, as_tensors, has, shown
 from styleforge.convert.unpickle import Record
 from styleforge.latents.statistics import moments, sample_w
-from styleforge.networks import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
+from styleforge.networks import Discriminator
 
-Network = Generator | Discriminator
-
-MAX_W_DIM = 8192
-"""Longest w of which the mean is estimated, from 10,000 at once."""
+MAX_W_DIM = 2048
+"""Longest w of which the mean is estimated, from `NUM_SAMPLES`."""
+NUM_SAMPLES = 10_000
+DECODER = "decoder."
+"""What the generator's names begin with in files of encoders (pSp, e4e and their kin)."""
 OURS = "styleforge"
 OURS_KEY = "styleforge"
 """Where files for others keep, as JSON text, what only we know about the networks."""
@@ -129,14 +130,16 @@ def _recognise(tree: Any, what: str) -> _Found:
     try:
         with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
             found = _from_tensorflow(tree) or _from_modules(tree) or _from_states(tree)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:500]
+        if not isinstance(error, ValueError) or "expected" not in reason:
+            reason = f"got contents that are damaged ({reason[:200]}), expected a network's; take another copy"
         raise ValueError(f"{what}: {reason}") from error
     if found is None:
-        shown = tree.cls if isinstance(tree, Record) else type(tree).__name__
-        inside = f" of {', '.join(str(key)[:40] for key in list(tree)[:5])}" if isinstance(tree, Mapping) else ""
+        kind = f"an object of {shown(tree.cls)}" if isinstance(tree, Record) else f"a {type(tree).__name__}"
+        inside = f" of {', '.join(map(shown, list(tree)[:5]))}" if isinstance(tree, Mapping) and tree else ""
         raise ValueError(
-            f"{what}: got a {str(shown)[:80]}{inside}, expected networks of StyleGAN or StyleGAN2: a checkpoint of "
+            f"{what}: got {kind}{inside}, expected networks of StyleGAN or StyleGAN2: a checkpoint of "
             "styleforge, of NVIDIA's releases or of rosinality/stylegan2-pytorch"
         )
     return found
@@ -156,7 +159,7 @@ def _from_tensorflow(tree: Any) -> _Found | None:
         networks |= dict(zip("GD", both, strict=True))
     version = as_number(records[0].state.get("version"), "version")
     found = _Found(kind=f"official TensorFlow pickle, version {version}", networks=networks)
-    lod = float(as_tensors({"lod": variables.get("lod", 0)})["lod"])
+    lod = as_number(variables.get("lod", 0), "lod")
     if lod > 0:
         found.notes.append(f"made while the network grew: its pictures are those of level of detail {lod:g} (--lod)")
     return found
@@ -198,6 +201,13 @@ def _from_states(tree: Any) -> _Found | None:
     inner = tree.get("state_dict")
     state = inner if isinstance(inner, Mapping) else tree
     state = {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+    if any(name.startswith(f"{DECODER}to_rgb1.") for name in state):
+        generator = {name.removeprefix(DECODER): x for name, x in state.items() if name.startswith(DECODER)}
+        found = _from_rosinality({"g_ema": generator, "latent_avg": tree.get("latent_avg")})
+        found.kind = "encoder with a rosinality generator"
+        if len(generator) < len(state):
+            found.notes.append(f"the encoder: left out; of the generator alone ({DECODER}…) there is a network here")
+        return found
     if has(state, "to_rgb1."):
         return _from_rosinality({"g_ema": state, "latent_avg": tree.get("latent_avg")})
     if has(state, "final_conv."):
@@ -219,13 +229,22 @@ def _from_rosinality(tree: Mapping[str, Any]) -> _Found:
         if ours == "D":
             found.networks["D"] = rosinality.discriminator(state)
             continue
-        latent_avg = tree.get("latent_avg_g" if ours == "G" and "latent_avg_g" in tree else "latent_avg")
-        mean = None if latent_avg is None else as_tensors({"latent_avg": latent_avg})["latent_avg"]
+        mean = tree.get("latent_avg_g" if ours == "G" and "latent_avg_g" in tree else "latent_avg")
+        if mean is not None:
+            mean = as_tensors({"latent_avg": mean})["latent_avg"]
+            if mean.ndim == 2 and len(mean) > 1:  # [L, W], as encoders keep it; mostly one row again and again
+                if not (mean == mean[0]).all():
+                    found.notes.append(f"{ours}: w_avg is the mean of the file's {len(mean)} latent_avg, one per layer")
+                mean = mean[0] if (mean == mean[0]).all() else mean.mean(0)
         G = rosinality.generator(state, mean)
-        if latent_avg is None:
+        if not has(state, rosinality.NOISES):
+            found.notes.append(f"{ours}: noise maps drawn here, always the same, since the file has none")
+        if mean is None:
             if G.w_dim > MAX_W_DIM:
-                raise ValueError(f"{theirs}: got w of length {G.w_dim}, expected at most {MAX_W_DIM}")
-            G.mapping.w_avg.copy_(moments(sample_w(G, 10_000))[0])
+                raise ValueError(
+                    f"{theirs}: got no latent_avg for w of length {G.w_dim}, expected at most {MAX_W_DIM} without it"
+                )
+            G.mapping.w_avg.copy_(moments(sample_w(G, NUM_SAMPLES))[0])
             found.notes.append(f"{ours}: w_avg estimated from random latents, since the file has no latent_avg")
         found.networks[ours] = G
     for key in ("g_optim", "d_optim"):
@@ -262,18 +281,9 @@ def _restore(found: _Found, tree: Mapping[str, Any]) -> _Found:
     if not isinstance(kept, dict) or not all(isinstance(kept.get(key), dict) for key in ("info", "config", "networks")):
         raise ValueError(f"{OURS_KEY}: got facts of another form, expected what styleforge writes; convert it again")
     found.info, found.config = kept["info"], kept["config"]
-    for name, values in kept["networks"].items():
-        tensors = found.networks[name].state_dict()
-        with torch.device("meta"):  # what the file says may be of any size: its tensors tell before memory is taken
-            said = (DiscriminatorConfig if name == "D" else GeneratorConfig).from_dict(values)
-            shapes = (Discriminator(said) if isinstance(said, DiscriminatorConfig) else Generator(said)).state_dict()
-        if {key: x.shape for key, x in shapes.items()} != {key: x.shape for key, x in tensors.items()}:
-            raise ValueError(f"{name}: got a config that does not fit its tensors, expected its own; convert it again")
-        network: Network = (
-            Discriminator(DiscriminatorConfig.from_dict(values))
-            if name == "D"
-            else Generator(GeneratorConfig.from_dict(values))
-        )
-        network.load_state_dict(tensors)
-        found.networks[name] = network
+    for name, network in found.networks.items():
+        values = kept["networks"].get(name)
+        if not isinstance(values, dict):
+            raise ValueError(f"{OURS_KEY}: got no config of {name}, expected one for each network; convert it again")
+        found.networks[name] = checkpoint.filled(checkpoint.read_config(name, values), network.state_dict())
     return found

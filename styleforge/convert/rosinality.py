@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from styleforge.checkpoint import shapes_of
 from styleforge.convert.state import (
     Layout,
     Refusals,
     as_tensors,
+    build,
     count_layers,
     has,
     infer_channels,
-    load_exactly,
-    make,
     take,
 )
 from styleforge.networks import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
@@ -33,6 +33,8 @@ Names = dict[str, tuple[str, Layout, Layout]]
 _TAPS = [1, 3, 3, 1]
 _KERNEL = ".kernel"
 _W_AVG = "latent_avg"
+NOISES = "noises."
+"""What the names of noise maps begin with; old states of the project have none."""
 
 
 def _same(x: Tensor) -> Tensor:
@@ -122,9 +124,10 @@ def _kernels(num_blocks: int, *, is_generator: bool) -> dict[str, Tensor]:
     return {f"{name}{_KERNEL}": f for name in owners}
 
 
-def _without_kernels(state: Mapping[str, Any], num_blocks: int, what: str, *, is_generator: bool) -> dict[str, Tensor]:
+def _without_kernels(
+    tensors: Mapping[str, Tensor], num_blocks: int, what: str, *, is_generator: bool
+) -> dict[str, Tensor]:
     """The state but for its FIR filters, which must be the usual ones where there are any."""
-    tensors = as_tensors(state)
     rest = {name: tensor for name, tensor in tensors.items() if not name.endswith(_KERNEL)}
     if len(rest) == len(tensors):
         return rest
@@ -153,11 +156,11 @@ class GeneratorState(dict[str, Tensor]):
 def generator(state: Mapping[str, Any], latent_avg: Tensor | None = None) -> Generator:
     """Makes a generator from a state dict; see `from_state`."""
     latent_avg = getattr(state, _W_AVG, None) if latent_avg is None else latent_avg
-    what = "rosinality generator"
-    num_blocks = count_layers(state, "to_rgbs.")
-    if not num_blocks or not has(state, "to_rgb1."):
+    what, tensors = "rosinality generator", as_tensors(state)
+    num_blocks = count_layers(tensors, "to_rgbs.")
+    if not num_blocks or not has(tensors, "to_rgb1."):
         raise ValueError(f"{what}: got no known name, expected input.input, conv1, to_rgb1, convs and to_rgbs")
-    tensors = _without_kernels(state, num_blocks, what, is_generator=True)
+    tensors = _without_kernels(tensors, num_blocks, what, is_generator=True)
     biases = ["conv1.activate.bias", *(f"convs.{2 * i + 1}.activate.bias" for i in range(num_blocks))]
     channel_base, channel_max = infer_channels([take(tensors, name, what, 1).shape[0] for name in biases], what)
     w_dim = take(tensors, "conv1.conv.modulation.weight", what, 2).shape[1]
@@ -171,19 +174,31 @@ def generator(state: Mapping[str, Any], latent_avg: Tensor | None = None) -> Gen
         channel_base=channel_base,
         channel_max=channel_max,
     )
-    G = make(Generator, config, tensors, what)
     tensors[_W_AVG] = torch.zeros(w_dim) if latent_avg is None else latent_avg.float().reshape(-1)
     sources = {ours: (theirs, layout) for ours, (theirs, layout, _) in _generator_names(config).items()}
-    return load_exactly(G, tensors, sources | {"mapping.w_avg": (_W_AVG, _same)}, what)
+    draws_noise = not has(tensors, NOISES)
+    if draws_noise:  # views of one number stand in for the maps: whether the rest fits comes first
+        tensors |= {
+            theirs: torch.zeros(()).expand(1, 1, *shapes_of(config)[ours])
+            for ours, (theirs, _) in sources.items()
+            if theirs.startswith(NOISES)
+        }
+    G = build(config, tensors, sources | {"mapping.w_avg": (_W_AVG, _same)}, what)
+    assert isinstance(G, Generator)
+    if draws_noise:
+        rng = torch.Generator().manual_seed(0)
+        for one in G.synthesis.noise_inputs():
+            one.const.copy_(torch.randn(one.const.shape, generator=rng))
+    return G
 
 
 def discriminator(state: Mapping[str, Any]) -> Discriminator:
     """Makes a discriminator from a state dict; see `from_state`."""
-    what = "rosinality discriminator"
-    num_blocks = count_layers(state, "convs.") - 1
-    if num_blocks < 1 or not has(state, "final_conv."):
+    what, tensors = "rosinality discriminator", as_tensors(state)
+    num_blocks = count_layers(tensors, "convs.") - 1
+    if num_blocks < 1 or not has(tensors, "final_conv."):
         raise ValueError(f"{what}: got no known name, expected convs, final_conv and final_linear")
-    tensors = _without_kernels(state, num_blocks, what, is_generator=False)
+    tensors = _without_kernels(tensors, num_blocks, what, is_generator=False)
     biases = ["final_conv.1.bias", *(f"convs.{i}.conv1.1.bias" for i in range(num_blocks, 0, -1))]
     channels = [take(tensors, name, what, 1).shape[0] for name in biases]
     channel_base, channel_max = infer_channels(channels, what)
@@ -195,9 +210,10 @@ def discriminator(state: Mapping[str, Any]) -> Discriminator:
         channel_max=channel_max,
         mbstd_channels=take(tensors, "final_conv.0.weight", what, 4).shape[1] - channels[0],
     )
-    D = make(Discriminator, config, tensors, what)
     sources = {ours: (theirs, layout) for ours, (theirs, layout, _) in _discriminator_names(config).items()}
-    return load_exactly(D, tensors, sources, what)
+    D = build(config, tensors, sources, what)
+    assert isinstance(D, Discriminator)
+    return D
 
 
 def from_state(
@@ -205,7 +221,7 @@ def from_state(
 ) -> tuple[Generator, Discriminator | None]:
     """Makes networks from state dicts of rosinality/stylegan2-pytorch.
 
-    Every config value is inferred from names and shapes.
+    Every config value is inferred from names and shapes. Noise maps that the state lacks are drawn, always the same.
 
     Args:
         g_state: The generator's state dict, as ``g`` or ``g_ema`` of its files.

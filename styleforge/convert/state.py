@@ -3,25 +3,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from styleforge.checkpoint import MAX_LAYERS, MAX_SIDE, Network, NetworkConfigs, filled, shapes_of
 from styleforge.networks.config import Architecture, DiscriminatorConfig, GeneratorConfig, NetworkConfig
 
-Network = TypeVar("Network", bound=nn.Module)
-Config = TypeVar("Config", bound=NetworkConfig)
 Layout = Callable[[Tensor], Tensor]
 Sources = Mapping[str, tuple[str, Layout]]
 """Our name -> (the name in the file, what turns the file's layout into ours)."""
 
-MAX_LAYERS = 100
-"""Of one kind in a network; a damaged name must not ask for millions."""
 _MAX_GROWTH = 4
+_MAX_TAPS = 16
 WHOLE_BATCH = 1 << 16
 """As a group of the minibatch standard deviation: the whole minibatch, which some releases take."""
 
@@ -67,20 +66,34 @@ class Refusals:
 def as_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """Turns a mapping of names to tensors, arrays or numbers into one of float32 tensors.
 
+    What lies under several names is turned once: a small file can name one array again and again.
+
     Raises:
-        ValueError: A value that is none of these.
+        ValueError: A value that is none of these, or a name that is no text.
     """
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
+    turned: dict[int, Tensor] = {}
     for name, value in state.items():
-        try:
-            if not isinstance(value, Tensor | np.ndarray | np.number | int | float):
-                raise TypeError  # lists that share lists can be without end
-            tensors[name] = torch.as_tensor(value if isinstance(value, Tensor) else np.array(value)).float()
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"{name}: got {type(value).__name__}, expected a tensor or an array of numbers; convert it first"
-            ) from error
+        if not isinstance(name, str):
+            raise ValueError(f"state: got a {type(name).__name__} as a name, expected text; is the file damaged?")
+        if id(value) not in turned:
+            try:
+                if not isinstance(value, Tensor | np.ndarray | np.number | int | float):
+                    raise TypeError  # lists that share lists can be without end
+                turned[id(value)] = torch.as_tensor(value if isinstance(value, Tensor) else np.array(value)).float()
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise ValueError(
+                    f"{shown(name)}: got {type(value).__name__}, expected a tensor or an array of numbers; "
+                    "convert it first"
+                ) from error
+        tensors[name] = turned[id(value)]
     return tensors
+
+
+def shown(name: Any) -> str:
+    """A name out of a file, for messages: quoted, short, on one line."""
+    text = str(name)
+    return repr(text if len(text) <= 80 else f"{text[:79]}…")
 
 
 def as_number(value: Any, what: str) -> float:
@@ -89,9 +102,45 @@ def as_number(value: Any, what: str) -> float:
     Raises:
         ValueError: It is none.
     """
-    if not isinstance(value, int | float | np.number) or isinstance(value, bool):
+    if isinstance(value, np.ndarray | np.number) and value.ndim == 0:
+        value = value.item()
+    if not isinstance(value, int | float) or isinstance(value, bool):
         raise ValueError(f"{what}: got a {type(value).__name__}, expected a number; is the file damaged?")
-    return value if isinstance(value, int | float) else value.item()
+    if not abs(value) <= 1e12:  # nor not a number
+        raise ValueError(f"{what}: got {value:.6g}, expected a number of a network; is the file damaged?")
+    return value
+
+
+def as_positive(value: Any, what: str) -> float:
+    """A number above 0 out of a file; see `as_number`."""
+    number = as_number(value, what)
+    if number <= 0:
+        raise ValueError(f"{what}: got {number:g}, expected a number above 0; is the file damaged?")
+    return number
+
+
+def as_flag(value: Any, what: str) -> bool:
+    """A truth value out of a file.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(value, bool | np.bool_ | int | None):
+        raise ValueError(f"{what}: got a {type(value).__name__}, expected true or false; is the file damaged?")
+    return bool(value)
+
+
+def as_taps(value: Any, what: str) -> list[float]:
+    """The taps of a filter out of a file.
+
+    Raises:
+        ValueError: They are no short list of numbers.
+    """
+    if isinstance(value, np.ndarray) and value.ndim == 1 and len(value) <= _MAX_TAPS:
+        value = value.tolist()
+    if not isinstance(value, list | tuple) or len(value) > _MAX_TAPS:
+        raise ValueError(f"{what}: got a {type(value).__name__}, expected a short list of numbers")
+    return [as_number(tap, what) for tap in value]
 
 
 def as_group(value: Any) -> int:
@@ -109,7 +158,7 @@ def as_clamp(value: Any) -> float | None:
     Raises:
         ValueError: It is neither.
     """
-    return None if value is None else as_number(value, "clamp on activations")
+    return None if value is None else as_positive(value, "clamp on activations")
 
 
 def take(state: Mapping[str, Tensor], name: str, what: str, ndim: int | None = None) -> Tensor:
@@ -160,10 +209,11 @@ def block_sides(state: Mapping[str, Tensor], pattern: str, what: str) -> list[in
         ValueError: There are less than two, or one is missing in between.
     """
     sides = sorted({int(match[1]) for name in state if (match := re.match(pattern, name))})
-    if len(sides) < 2 or sides != [4 << i for i in range(len(sides))]:
+    if len(sides) < 2 or sides != [4 << i for i in range(len(sides))] or sides[-1] > MAX_SIDE:
+        got = ", ".join(f"{side}×{side}" for side in sides[:20])
         raise ValueError(
-            f"{what}: got blocks of {', '.join(f'{side}×{side}' for side in sides) or 'no known name'}, expected "
-            "4×4, 8×8, … without a gap; are these the weights of an official network?"
+            f"{what}: got blocks of {got or 'no known name'}, expected 4×4, 8×8, … without a gap; are these the "
+            "weights of an official network?"
         )
     return sides
 
@@ -203,44 +253,48 @@ def infer_channels(channels: Sequence[int], what: str) -> tuple[int, int]:
     return channel_base, channel_max
 
 
-def make(network_class: Callable[[Config], Network], config: Config, state: Mapping[str, Tensor], what: str) -> Network:
-    """Makes a network for a state, unless it is far larger than the state: a few long biases would ask for terabytes.
+def build(config: NetworkConfigs, state: Mapping[str, Tensor], sources: Sources, what: str) -> Network:
+    """Makes a network of a state under other names, and refuses to leave anything over on either side.
+
+    Names and shapes are compared, and what the file brings is weighed, before memory is taken for the network: a few
+    long biases, or one tensor under a hundred names, would ask for terabytes.
 
     Args:
-        network_class: `Generator` or `Discriminator`.
-        config: Its config, as inferred from the state.
-        state: The tensors.
-        what: The network's name, for messages.
-
-    Raises:
-        ValueError: The state has not nearly the tensors for it.
-    """
-    have = sum(tensor.numel() for tensor in state.values())
-    with torch.device("meta"):
-        need = sum(tensor.numel() for tensor in network_class(config).state_dict().values())
-    if need > _MAX_GROWTH * have + (1 << 20):
-        raise ValueError(
-            f"{what}: got {have:,} numbers, expected {need:,} for a network of such layers; is the file complete?"
-        )
-    return network_class(config)
-
-
-def load_exactly(network: Network, state: Mapping[str, Tensor], sources: Sources, what: str) -> Network:
-    """Fills a network with a state under other names, and refuses to leave anything over on either side.
-
-    Args:
-        network: What to fill; changed in place.
+        config: The network's config, as inferred from the state.
         state: The tensors under the file's names.
         sources: Where each of the network's tensors comes from.
         what: The network's name, for messages.
 
-    Returns:
-        The network.
+    Raises:
+        ValueError: A tensor is missing, superfluous, or of another shape, or the file is far too small for the network.
+    """
+    if config.plan.nominal[-1] > MAX_SIDE:
+        raise ValueError(f"{what}: got blocks of up to {config.plan.nominal[-1]:.3g}, expected {MAX_SIDE} at most")
+    storages = [tensor.untyped_storage() for tensor in state.values()]
+    have = sum({one.data_ptr(): one.nbytes() // 4 for one in storages}.values())
+    want = shapes_of(config)
+    need = sum(map(math.prod, want.values()))
+    if need > _MAX_GROWTH * have + (1 << 20):
+        raise ValueError(
+            f"{what}: got {have:,} numbers, expected {need:,} for a network of such layers; is the file complete?"
+        )
+    return filled(config, arrange(want, state, sources, what))
+
+
+def arrange(
+    want: Mapping[str, torch.Size], state: Mapping[str, Tensor], sources: Sources, what: str
+) -> dict[str, Tensor]:
+    """A state under our names and in our layouts.
+
+    Args:
+        want: Our names and shapes.
+        state: As `build` takes it.
+        sources: As `build` takes it.
+        what: As `build` takes it.
 
     Raises:
         ValueError: A tensor is missing, superfluous, or of another shape.
     """
-    want = network.state_dict()
     assert sources.keys() == want.keys()
     tensors = {}
     for ours, (theirs, layout) in sources.items():
@@ -249,15 +303,14 @@ def load_exactly(network: Network, state: Mapping[str, Tensor], sources: Sources
             tensors[ours] = layout(tensor)
         except (IndexError, RuntimeError):
             tensors[ours] = tensor  # a layout for another number of dimensions: reported below
-        if tensors[ours].shape != want[ours].shape:
+        if tensors[ours].shape != want[ours]:
             raise ValueError(
                 f"{what}: got shape {list(tensor.shape)} for {theirs!r}, expected {want[ours].numel()} numbers that "
-                f"make {list(want[ours].shape)} here, as the other tensors tell; is the file a mixture?"
+                f"make {list(want[ours])} here, as the other tensors tell; is the file a mixture?"
             )
     for name in sorted(state.keys() - {theirs for theirs, _ in sources.values()}):
         raise ValueError(
-            f"{what}: got a tensor {name!r} that this architecture does not have, expected the official layout; "
+            f"{what}: got a tensor {shown(name)} that this architecture does not have, expected the official layout; "
             "is it a network of another kind or a changed one?"
         )
-    network.load_state_dict(tensors)
-    return network
+    return tensors

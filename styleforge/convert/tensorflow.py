@@ -13,19 +13,21 @@ from typing import Any
 
 from torch import Tensor
 
+from styleforge.convert.modules import MAX_NAME
 from styleforge.convert.state import (
     Layout,
     as_clamp,
+    as_flag,
     as_group,
-    as_number,
+    as_positive,
+    as_taps,
     as_tensors,
     block_sides,
+    build,
     count_layers,
     has,
     infer_architecture,
     infer_channels,
-    load_exactly,
-    make,
     take,
 )
 from styleforge.convert.unpickle import Record
@@ -34,6 +36,7 @@ from styleforge.networks.config import StyleBlock
 
 FUSED_FROM = 128
 """Resolution of a block from which StyleGAN's release fuses up-sampling and convolution by itself."""
+_MAX_COMPONENTS = 16
 
 Names = dict[str, tuple[str, Layout]]
 """Our name -> (TensorFlow's name, what turns its layout into ours)."""
@@ -143,7 +146,7 @@ def _generator_names(config: GeneratorConfig, sides: list[int], fused_from: int)
 def _generator(state: dict[str, Tensor], kwargs: Mapping[str, Any]) -> Generator:
     what = "TensorFlow generator"
     state = _without_lod(state)
-    sides = block_sides(state, r"G_synthesis/(\d+)x\d+/", what)
+    sides = block_sides(state, r"G_synthesis/(\d{1,9})x\d+/", what)
     stylegan, progressive = not has(state, "/mod_"), has(state, "/ToRGB_lod")
     scopes = [f"G_synthesis/{side}x{side}" for side in sides]
     first_conv = [f"{scopes[0]}/Conv"] + [f"{scope}/Conv1" for scope in scopes[1:]]
@@ -177,19 +180,25 @@ def _generator(state: dict[str, Tensor], kwargs: Mapping[str, Any]) -> Generator
         input="latent" if has(state, f"{scopes[0]}/Dense/") else "constant",
         use_noise=has(state, "/Noise/", "/noise_strength", "/noise0"),
         use_styles=not stylegan or has(state, "/StyleMod/"),
-        mapping_lr_multiplier=as_number(kwargs.get("mapping_lrmul", 0.01), "mapping_lrmul"),
+        mapping_lr_multiplier=as_positive(kwargs.get("mapping_lrmul", 0.01), "mapping_lrmul"),
         conv_clamp=as_clamp(kwargs.get("conv_clamp")),
         blur=_blurs(kwargs, stylegan, what),
     )
     fused_scale = kwargs.get("fused_scale", "auto")
-    fused_from = FUSED_FROM if fused_scale == "auto" else 0 if fused_scale else sides[-1] + 1
-    return load_exactly(make(Generator, config, state, what), state, _generator_names(config, sides, fused_from), what)
+    if isinstance(fused_scale, str) and fused_scale == "auto":
+        fused_from = FUSED_FROM
+    else:
+        fused_from = 0 if as_flag(fused_scale, "fused_scale") else sides[-1] + 1
+    G = build(config, state, _generator_names(config, sides, fused_from), what)
+    assert isinstance(G, Generator)
+    return G
 
 
 def _adain_block(kwargs: Mapping[str, Any], what: str) -> StyleBlock:
     """Which normalization StyleGAN's arguments ask for."""
-    pixel, instance = kwargs.get("use_pixel_norm", False), kwargs.get("use_instance_norm", True)
-    if bool(pixel) == bool(instance):
+    pixel = as_flag(kwargs.get("use_pixel_norm", False), "use_pixel_norm")
+    instance = as_flag(kwargs.get("use_instance_norm", True), "use_instance_norm")
+    if pixel == instance:
         raise ValueError(
             f"{what}: got {'both pixel and' if pixel else 'neither pixel nor'} instance normalization, expected one "
             "of the two; such a network has no config here"
@@ -199,11 +208,12 @@ def _adain_block(kwargs: Mapping[str, Any], what: str) -> StyleBlock:
 
 def _blurs(kwargs: Mapping[str, Any], stylegan: bool, what: str) -> bool:
     """Whether resampling is low-pass filtered."""
-    usual = [1, 2, 1] if stylegan else [1, 3, 3, 1]
-    taps = kwargs.get("blur_filter" if stylegan else "resample_kernel", usual)
-    if taps is not None and list(taps) not in (usual, [1, 1]):
+    name, usual = ("blur_filter", [1, 2, 1]) if stylegan else ("resample_kernel", [1, 3, 3, 1])
+    given = kwargs.get(name, usual)
+    taps = [1, 1] if given is None else as_taps(given, name)
+    if taps not in (usual, [1, 1]):
         raise ValueError(f"{what}: got another low-pass filter, expected {usual} or none; it has no config here")
-    return taps is not None and list(taps) == usual
+    return taps == usual
 
 
 _ONLY = {
@@ -221,7 +231,8 @@ _ONLY = {
 def _require_known(kwargs: Mapping[str, Any], what: str) -> None:
     """Refuses arguments that ask for what our networks do not have."""
     for name, value in _ONLY.items():
-        if kwargs.get(name, value) != value:
+        given = kwargs.get(name, value)
+        if not isinstance(given, str | int | float | None) or given != value:
             raise ValueError(f"{what}: got {name} other than {value!r}, expected it; such a network has no config here")
 
 
@@ -261,7 +272,7 @@ def _discriminator_names(config: DiscriminatorConfig, sides: list[int], mapping_
 def _discriminator(state: dict[str, Tensor], c_dim: int, kwargs: Mapping[str, Any]) -> Discriminator:
     what = "TensorFlow discriminator"
     state = _without_lod(state)
-    sides = block_sides(state, r"(\d+)x\d+/", what)
+    sides = block_sides(state, r"(\d{1,9})x\d+/", what)
     stylegan, progressive = has(state, "4x4/Dense1/"), has(state, "FromRGB_lod")
     scopes = [f"{side}x{side}" for side in sides]
     channels = [take(state, f"{scopes[0]}/Conv/bias", what, 1).shape[0]]
@@ -297,8 +308,10 @@ def _discriminator(state: dict[str, Tensor], c_dim: int, kwargs: Mapping[str, An
         blur=_blurs(kwargs, stylegan, what),
     )
     # Learning rates of 0.1 are written as ours of 0.01: weights are divided by them, and multiplied again.
-    names = _discriminator_names(config, sides, as_number(kwargs.get("mapping_lrmul", 0.1), "mapping_lrmul") / 0.01)
-    return load_exactly(make(Discriminator, config, state, what), state, names, what)
+    names = _discriminator_names(config, sides, as_positive(kwargs.get("mapping_lrmul", 0.1), "mapping_lrmul") / 0.01)
+    D = build(config, state, names, what)
+    assert isinstance(D, Discriminator)
+    return D
 
 
 def from_variables(
@@ -343,22 +356,37 @@ def variables(network: Record) -> dict[str, Any]:
     """The variables of a network and of the networks inside it, under the names that the generator has for them.
 
     Raises:
-        ValueError: They are no list of names and values.
+        ValueError: They are no list of names and values, or there is no end to them.
     """
     found: dict[str, Any] = {}
-    components = network.state.get("components") or {}
+    components = network.state.get("components")
+    components = components if isinstance(components, Mapping) else {}
+    if len(components) > _MAX_COMPONENTS or not all(isinstance(n, str) and len(n) <= MAX_NAME for n in components):
+        raise ValueError("TensorFlow network: got other networks inside it, expected mapping and synthesis")
     for prefix, one in [("", network), *((f"G_{name}/", inner) for name, inner in components.items())]:
         pairs = one.state["variables"] if is_network(one) else None
-        if not isinstance(pairs, list) or not all(isinstance(p, tuple) and len(p) == 2 for p in pairs):
+        if not isinstance(pairs, list) or not all(map(_is_pair, pairs)):
             raise ValueError("TensorFlow network: got no list of variables, expected pairs of name and value")
         for name, value in pairs:
             found[name if name.startswith(prefix) else prefix + name] = value
     return found
 
 
+def _is_pair(value: Any) -> bool:
+    """Whether a value is a variable: its name and its numbers."""
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and len(value[0]) <= MAX_NAME
+
+
 def static_kwargs(network: Record) -> dict[str, Any]:
-    """The arguments that a network was built with, where its release's defaults differ from the others' included."""
-    kwargs = dict(network.state.get("static_kwargs") or {})
-    if network.state.get("build_func_name") == "D_main":  # StyleGAN2-ADA takes the whole minibatch as one group
+    """The arguments that a network was built with, where its release's defaults differ from the others' included.
+
+    Raises:
+        ValueError: They are no dictionary.
+    """
+    given, builder = (network.state.get(key) for key in ("static_kwargs", "build_func_name"))
+    if given is not None and not isinstance(given, Mapping):
+        raise ValueError(f"static_kwargs: got a {type(given).__name__}, expected a dictionary; is the file damaged?")
+    kwargs = dict(given or {})
+    if isinstance(builder, str) and builder == "D_main":  # StyleGAN2-ADA takes the whole minibatch as one group
         kwargs.setdefault("mbstd_group_size", None)
     return kwargs

@@ -222,8 +222,10 @@ class Machine:
 
     def _new(self, cls: Any, arguments: Any, keywords: Any = None) -> None:
         """An object of a class: a dict for dictionaries, else a record. Nothing is handed to the class."""
-        if not isinstance(cls, Name) or arguments not in ((), []) or keywords not in (None, {}):
-            raise ValueError(f"got an object of {cls if isinstance(cls, Name) else 'no class'} made from arguments")
+        if not isinstance(cls, Name):
+            raise ValueError("got an object of no class")
+        if not (isinstance(arguments, tuple | list) and isinstance(keywords, dict | None)) or arguments or keywords:
+            raise ValueError(f"got an object of {str(cls)[:80]!r} made from arguments")
         self.stack.append(new_object(cls))
 
     def _new_object(self, _: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -90,8 +91,10 @@ def write(
                 "info": info,
             }
         )
+        buffer = io.BytesIO()  # on a full disk, PyTorch's own writing ends in an error of its insides
+        torch.save(contents, buffer)
         with atomic_path(path) as temporary:
-            torch.save(contents, temporary)
+            temporary.write_bytes(buffer.getbuffer())
     else:
         export = onnx.export if target == "onnx" else export_program
         export(loaded.generator, path, part=part, noise=noise, card=card)

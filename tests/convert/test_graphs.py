@@ -4,6 +4,7 @@ import torch
 
 from styleforge.checkpoint import Checkpoint
 from styleforge.convert import write
+from styleforge.convert.graphs import make_graph
 from styleforge.networks import Generator, GeneratorConfig
 
 
@@ -21,3 +22,10 @@ def test_exported_programs_run_on_their_own_with_any_batch(tmp_path):
         img = program.module()(z=z, truncation_psi=torch.tensor(psi))
         want = G(z, truncation_psi=psi, noise_mode="const")
         torch.testing.assert_close(img, want, rtol=1e-5, atol=1e-5)
+
+
+def test_a_part_holds_its_own_weights_alone():
+    G = Generator(GeneratorConfig(resolution=8, channel_base=32, z_dim=6, w_dim=6, mapping_layers=2))
+    for part in ("mapping", "synthesis"):
+        held = {id(x) for x in make_graph(G, part).module.state_dict(keep_vars=True).values()}
+        assert held == {id(x) for x in getattr(G, part).state_dict(keep_vars=True).values()}

@@ -42,6 +42,24 @@ def test_networks_come_back_with_a_card_for_people(tmp_path):
         assert part in card
 
 
+def test_no_repository_is_made_for_what_cannot_be_written(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(hub, "write", fail)
+    G = Generator(GeneratorConfig(resolution=8, channel_base=32, z_dim=4, w_dim=4))
+    with pytest.raises(OSError, match="No space"):
+        hub.push(Checkpoint(G_ema=G), "someone/portraits", api=FakeApi(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_card_says_whether_there_are_labels(tmp_path):
+    for c_dim, tag in ((0, " unconditional-image"), (2, " conditional-image")):
+        G = Generator(GeneratorConfig(resolution=8, channel_base=32, z_dim=4, w_dim=4, c_dim=c_dim))
+        hub.push(Checkpoint(G_ema=G), f"someone/c{c_dim}", api=FakeApi(tmp_path))
+        assert tag in (tmp_path / f"someone/c{c_dim}/README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", ["portraits", "/x", "a/b/c", ""])
 def test_names_that_are_none_are_refused(name, refuses):
     with refuses("repo_id", "owner/name"):

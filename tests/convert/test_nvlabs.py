@@ -217,7 +217,7 @@ def test_foreign_states_are_refused(states, refuses):
         convert(states, D={})
     with refuses("official generator"):
         convert(states, G=states["D"])
-    with refuses("mapping.w_avg: got str"):
+    with refuses("'mapping.w_avg': got str"):
         convert(states, G=states["G"] | {"mapping.w_avg": "weights"})
 
 

@@ -6,8 +6,10 @@ import torch
 
 from styleforge import checkpoint
 from styleforge.convert import load_any, nvlabs, rosinality
+from styleforge.convert.card import make_card, to_markdown
 from styleforge.networks import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 
+from . import hostile_networks
 from .official_files import Persistent, as_module, dump, official_pickle, tf_network
 
 PYTORCH = [
@@ -324,3 +326,49 @@ def test_networks_that_were_still_growing_say_so(golden, tmp_path):
     state = {name: np.asarray(array) for name, array in state.items()}
     G = tf_network(state, meta["G_order"], "Gs", meta["G_func_name"], meta["G_static_kwargs"], 3)
     assert any("1.5 (--lod)" in note for note in load_any(dump(G, tmp_path / "x.pkl")).info["notes"])
+
+
+def test_noise_maps_that_are_not_in_the_file_are_said(golden, tmp_path):
+    file = golden("rosinality_32")
+    state = {k: torch.tensor(v) for k, v in file.state("G").items() if not k.startswith("noises.")}
+    torch.save({"g_ema": state, "latent_avg": torch.zeros(32)}, tmp_path / "x.pt")
+    assert any("noise maps" in note for note in load_any(tmp_path / "x.pt").info["notes"])
+
+
+def test_the_generators_of_encoders_are_read(golden, tmp_path):
+    file = golden("rosinality_32")
+    decoder = {f"decoder.{name}": torch.tensor(array) for name, array in file.state("G").items()}
+    state = decoder | {"encoder.input_layer.0.weight": torch.zeros(2, 3, 3, 3)}
+    mean = file.tensor("in.truncation_latent").reshape(-1)
+    for latent_avg in (mean, mean[None], mean.repeat(8, 1)):
+        torch.save({"state_dict": state, "latent_avg": latent_avg, "opts": {"device": "cpu"}}, tmp_path / "x.pt")
+        loaded = load_any(tmp_path / "x.pt")
+        img = loaded.generator(file.tensor("in.z"), truncation_psi=0.5, noise_mode="const")
+        assert file.error(img, "out.img_psi0.5") < 1e-4
+        assert loaded.info["source"]["kind"] == "encoder with a rosinality generator"
+        assert any("encoder" in note for note in loaded.info["notes"])
+        assert not any("w_avg" in note for note in loaded.info["notes"])
+    several = mean + torch.arange(8.0)[:, None]
+    torch.save({"state_dict": state, "latent_avg": several}, tmp_path / "x.pt")
+    loaded = load_any(tmp_path / "x.pt")
+    assert torch.allclose(loaded.generator.w_avg, mean + 3.5)
+    assert any("w_avg is the mean of the file's 8 latent_avg" in note for note in loaded.info["notes"])
+
+
+@pytest.mark.parametrize("corpus", hostile_networks.CORPORA, ids=lambda corpus: corpus.__name__)
+def test_networks_that_want_time_or_memory_without_end_are_refused(corpus, read, tmp_path):
+    for name, outcome in read(corpus(tmp_path)).items():
+        assert outcome.startswith("refused"), (name, outcome)
+        assert "got" in outcome and "expected" in outcome and outcome.isprintable(), (name, outcome)
+        assert len(outcome) < 1000, (name, outcome)
+
+
+@pytest.mark.parametrize(
+    "facts", [{"kimg": "many", "metrics": [1], "notes": 5}, {"notes": [1, "a"], "origin": {"kind": ""}}]
+)
+def test_odd_facts_in_our_files_harm_nothing(facts, tmp_path):
+    G = Generator(GeneratorConfig(resolution=8, channel_base=32, z_dim=4, w_dim=4))
+    checkpoint.save(tmp_path / "x.safetensors", G_ema=G, info=facts)
+    card = make_card(load_any(tmp_path / "x.safetensors"))
+    assert card["kimg"] is None and card["metrics"] == {}
+    assert "# title" in to_markdown(card, "title")

@@ -112,3 +112,16 @@ def test_what_it_holds_for_us_alone_is_listed():
         assert len(rosinality.unheld(Discriminator(DiscriminatorConfig(resolution=64, mbstd_group=8)))) == 1
     for part in ("±256", "lr_mlp=0.1", "1 image channels"):
         assert any(part in line for line in lines)
+
+
+def test_noise_maps_that_a_state_lacks_are_always_the_same(file, refuses):
+    state = {name: array for name, array in file.state("G").items() if not name.startswith("noises.")}
+    G, again = (rosinality.from_state(state)[0] for _ in range(2))
+    maps = [one.const for one in G.synthesis.noise_inputs()]
+    assert len(maps) == 7 and all(0.5 < x.std() < 1.5 for x in maps)
+    assert all(torch.equal(x, other.const) for x, other in zip(maps, again.synthesis.noise_inputs(), strict=True))
+    w = file.tensor("out.w")
+    whole = rosinality.from_state(file.state("G"))[0].synthesis(w[:, None].repeat(1, G.num_ws, 1), noise_mode="none")
+    assert torch.equal(G.synthesis(w[:, None].repeat(1, G.num_ws, 1), noise_mode="none"), whole)
+    with refuses("noises.noise_3"):
+        rosinality.from_state({name: x for name, x in file.state("G").items() if name != "noises.noise_3"})

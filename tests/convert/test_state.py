@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from styleforge.convert.state import as_tensors, block_sides, count_layers, infer_channels, load_exactly
+from styleforge.convert.state import (
+    arrange,
+    as_clamp,
+    as_number,
+    as_positive,
+    as_taps,
+    as_tensors,
+    block_sides,
+    count_layers,
+    infer_channels,
+)
 
 
 def test_tensors_arrays_and_numbers_all_become_float32_tensors():
@@ -57,20 +67,50 @@ def test_blocks_with_a_gap_are_refused(refuses, names):
         block_sides(dict.fromkeys(names, torch.zeros(1)), r"b(\d+)\.", "network")
 
 
-def test_loading_moves_everything_or_nothing(refuses):
-    layer = torch.nn.Linear(3, 2)
-    before = layer.weight.clone()
+def test_everything_finds_its_place_and_nothing_is_left_over(refuses):
+    want = {"weight": torch.Size([2, 3]), "bias": torch.Size([2])}
     sources = {"weight": ("w", lambda x: x.t()), "bias": ("b", lambda x: x)}
     w, b = torch.randn(3, 2), torch.randn(2)
     for state, parts in [
         ({"w": w}, ["without 'b'", "complete"]),
         ({"w": w, "b": b, "c": b}, ["'c'", "does not have"]),
+        ({"w": w, "b": b, "c" * 9999: b}, ["ccc…'", "does not have"]),
         ({"w": w.t(), "b": b}, ["[2, 3]", "'w'", "[2, 3]"]),
         ({"w": w[None], "b": b}, ["[1, 3, 2]", "'w'"]),
         ({"w": torch.tensor(1.0), "b": b}, ["[]", "'w'"]),
     ]:
         with refuses("layer", *parts):
-            load_exactly(layer, state, sources, "layer")
-        assert torch.equal(layer.weight, before)
-    assert load_exactly(layer, {"w": w, "b": b}, sources, "layer") is layer
-    assert torch.equal(layer.weight, w.t()) and torch.equal(layer.bias, b)
+            arrange(want, state, sources, "layer")
+    found = arrange(want, {"w": w, "b": b}, sources, "layer")
+    assert torch.equal(found["weight"], w.t()) and torch.equal(found["bias"], b)
+
+
+def test_what_lies_under_several_names_is_turned_once():
+    array, half = np.ones(3, np.float32), torch.ones(2).half()
+    state = as_tensors({"a": array, "b": array, "c": half, "d": half})
+    assert state["a"] is state["b"] and state["c"] is state["d"]
+
+
+def test_names_are_text(refuses):
+    with refuses("int"):
+        as_tensors({3: torch.ones(1)})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**200, "1", True, [1], torch.ones(1), np.ones(2)])
+def test_only_numbers_of_a_network_are_numbers(refuses, value):
+    with refuses("gain"):
+        as_number(value, "gain")
+
+
+def test_numbers_of_numpy_are_numbers():
+    for value in (2, 2.0, np.float32(2), np.int64(2), np.array(2.0)):
+        assert as_number(value, "gain") == 2
+    assert as_taps(np.array([1, 3]), "taps") == as_taps((1, 3.0), "taps") == [1, 3]
+
+
+@pytest.mark.parametrize("value", [0, -1.0])
+def test_gains_and_clamps_are_above_0(refuses, value):
+    with refuses("above 0"):
+        as_positive(value, "gain")
+    with refuses("above 0"):
+        as_clamp(value)

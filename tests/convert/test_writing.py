@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -132,3 +134,28 @@ def test_where_networks_came_from_survives_conversions(golden, tmp_path):
     loaded = load_any(tmp_path / "third.pth")
     assert loaded.info["source"]["file"] == "third.pth"
     assert loaded.info["origin"]["file"] == "first.pt" and loaded.info["origin"]["kind"] == "rosinality checkpoint"
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from styleforge.checkpoint import Checkpoint
+from styleforge.convert import write
+from styleforge.networks import Generator, GeneratorConfig
+
+G = Generator(GeneratorConfig(resolution=8, channel_base=32, z_dim=6, w_dim=6, mapping_layers=1)).eval()
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # bytes of a file: the disk is full after them
+for name in ("x.safetensors", "x.pth", "x.pt", "x.pt2"):
+    try:
+        write(Checkpoint(G_ema=G), Path(sys.argv[1]) / name)
+    except OSError as error:
+        assert name in str(error) and "could not be written" in str(error) and str(error).isprintable(), error
+        print(name)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limit on the length of files")
+def test_a_full_disk_is_said_in_one_sentence_and_leaves_nothing(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True)
+    assert done.stdout.split() == ["x.safetensors", "x.pth", "x.pt", "x.pt2"], done.stderr[-1000:]
+    assert list(tmp_path.iterdir()) == []
