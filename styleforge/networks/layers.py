@@ -128,13 +128,11 @@ class Conv2d(nn.Module):
         if self.f_blur is not None and self.down > 1:
             x = filter2d(x, self.f_blur)
         weight = (self.weight * self.weight_gain).to(x.dtype)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
+        x = conv2d_resample(x, weight, f=self.f, up=self.up, down=self.down)  # [N, O, H·up/down, W·up/down]
         if self.f_blur is not None and self.up > 1:
-            x = filter2d(conv2d_resample(x, weight, f=self.f, up=self.up), self.f_blur)
-            x = x if bias is None else x + bias[:, None, None]
-        else:
-            x = conv2d_resample(x, weight, bias, f=self.f, up=self.up, down=self.down)  # [N, O, H·up/down, W·up/down]
-        return bias_act(x, act=self.activation, gain=self.act_gain * gain, clamp=scaled(self.clamp, gain))
+            x = filter2d(x, self.f_blur)
+        clamp = scaled(self.clamp, gain)
+        return bias_act(x, self.bias, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
 
 
 def scaled(clamp: float | None, gain: float) -> float | None:

@@ -94,7 +94,7 @@ class ModulatedLayer(nn.Module):
     ) -> Tensor:
         """X [N, I, H/up, W/up], w [N, W] -> [N, O, H, W]."""
         styles = w.new_ones(x.shape[:2]) if self.affine is None else self.affine(w)  # [N, I]
-        x = modulated_conv2d(
+        return modulated_conv2d(
             x,
             self.weight * self.weight_gain,
             styles,
@@ -102,8 +102,11 @@ class ModulatedLayer(nn.Module):
             up=self.up,
             resample_filter=self.f,
             noise=None if self.noise is None else self.noise(x, noise_mode, noise),
+            bias=self.bias,
+            act="lrelu",
+            gain=SQRT2 * gain,
+            clamp=scaled(self.clamp, gain),
         )  # [N, O, H, W]
-        return bias_act(x, self.bias.to(x.dtype), act="lrelu", gain=SQRT2 * gain, clamp=scaled(self.clamp, gain))
 
 
 class ToRGB(nn.Module):
@@ -129,11 +132,9 @@ class ToRGB(nn.Module):
         """X [N, I, H, W], w [N, W] where it is modulated -> [N, C, H, W]."""
         weight = self.weight * self.weight_gain
         if self.affine is None:
-            x = conv2d_resample(x, weight.to(x.dtype))
-        else:
-            assert w is not None
-            x = modulated_conv2d(x, weight, self.affine(w), demodulate=False)
-        return bias_act(x, self.bias.to(x.dtype), clamp=self.clamp)
+            return bias_act(conv2d_resample(x, weight.to(x.dtype)), self.bias, clamp=self.clamp)
+        assert w is not None
+        return modulated_conv2d(x, weight, self.affine(w), demodulate=False, bias=self.bias, clamp=self.clamp)
 
 
 class StyleNorm(nn.Module):
@@ -186,8 +187,7 @@ class AdaINEpilogue(nn.Module):
     ) -> Tensor:
         """X [N, C, H, W], w [N, W] -> [N, C, H, W]."""
         added = None if self.noise is None else self.noise(x, noise_mode, noise)
-        x = x if added is None else x + added
-        x = bias_act(x, self.bias.to(x.dtype), act="lrelu", gain=1, clamp=self.clamp)
+        x = bias_act(x, self.bias, noise=added, act="lrelu", gain=1, clamp=self.clamp)
         x = self.norm(x, w)
         return x if gain == 1 else x * gain
 

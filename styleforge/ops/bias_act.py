@@ -1,17 +1,24 @@
-"""Bias, activation, gain and clamp, in this order (Karras et al. 2020, Figure 2 and Appendix B).
+"""Scale, noise, bias, activation, gain and clamp, in this order (Karras et al. 2020, Figure 2 and Appendix B).
 
 The gain keeps the variance of a signal that goes through the activation: sqrt(2) for leaky ReLU, so that Eq. 3 of
 the paper need not account for it.
+
+The steps are one function for autograd, which keeps no more than its result (and its input where that is scaled), and
+few passes over memory: one by a kernel on GPUs, in place elsewhere.
 """
-# Shapes: N batch, C channels.
+# Shapes: N batch, C channels, H W image size.
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from styleforge.ops.kernels import Impl, uses_kernel
 
 LRELU_SLOPE = 0.2
 """Negative slope of every leaky ReLU of StyleGAN and StyleGAN2."""
@@ -28,43 +35,170 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
 """name -> (function, gain that goes with it by default)."""
 
 
+SLOPES = {"linear": 1.0, "lrelu": LRELU_SLOPE, "relu": 0.0}
+"""Activations that are a line on either side of 0, and their slope on the negative side; they can be fused."""
+
+
 def bias_act(
     x: Tensor,
     bias: Tensor | None = None,
     *,
+    scale: Tensor | None = None,
+    noise: Tensor | None = None,
     act: str = "linear",
     gain: float | None = None,
     clamp: float | None = None,
     dim: int = 1,
+    impl: Impl | Literal["reference"] = "auto",
 ) -> Tensor:
-    """Adds a bias, applies an activation, multiplies by a gain, and clamps.
+    """Scales feature maps, adds noise and a bias, applies an activation, multiplies by a gain, and clamps.
 
     Args:
-        x: Any shape and float dtype.
+        x: [N, C, …] and any float dtype; without scale and noise any shape.
         bias: [x.shape[dim]], or None.
+        scale: [N, C]: factor on each feature map, such as Eq. 3's; None for none.
+        noise: [N or 1, 1 or C, …], added after the scale; None for none.
         act: A key of `ACTIVATIONS`.
         gain: Factor on the activation; None takes the one that keeps the variance.
         clamp: Values are limited to [-clamp, clamp]; None leaves them.
         dim: The dimension that the bias runs along.
+        impl: ``reference`` does one step after the other. ``triton`` and ``torch`` do them together, for the keys of
+            `SLOPES` and a bias along dimension 1: the same function, but for the gradient of values that meet the
+            clamp exactly. ``auto`` takes what suits the device.
 
     Returns:
-        The shape of ``x``.
+        The shape and dtype of ``x``.
 
     Raises:
-        ValueError: Unknown activation, or a bias of another length.
+        ValueError: Unknown activation or impl, a bias of another length, or fusing what cannot be fused.
     """
     if act not in ACTIVATIONS:
         raise ValueError(f"act: got {act!r}, expected one of {', '.join(ACTIVATIONS)}; choose one of these")
     function, default_gain = ACTIVATIONS[act]
     gain = default_gain if gain is None else gain
-    if bias is not None:
-        if bias.shape != (x.shape[dim],):
+    if bias is not None and bias.shape != (x.shape[dim],):
+        raise ValueError(
+            f"bias: got shape {list(bias.shape)}, expected [{x.shape[dim]}], the size of x along dim {dim}; "
+            "hand in one value per channel"
+        )
+    can_fuse = act in SLOPES and gain > 0 and x.ndim > 1 and dim % x.ndim == 1
+    if impl == "auto" and (not can_fuse or torch.compiler.is_compiling()):
+        impl = "reference"
+    if impl != "reference":
+        if not can_fuse:
             raise ValueError(
-                f"bias: got shape {list(bias.shape)}, expected [{x.shape[dim]}], the size of x along dim {dim}; "
-                "hand in one value per channel"
+                f"impl: got {impl!r} for act {act!r}, gain {gain:g} and dim {dim}, expected 'auto' or 'reference', or "
+                f"{', '.join(SLOPES)} with a gain above 0 and dim 1; 'auto' always works"
             )
+        steps = _Steps(SLOPES[act], gain, clamp, uses_kernel(x, impl))
+        if torch.is_grad_enabled():
+            y: Tensor = _Fused.apply(x, scale, noise, bias, steps)
+            return y
+        return _forward(x, scale, noise, bias, steps)
+    if scale is not None:
+        x = x * _along(scale, x)
+    if noise is not None:
+        x = x + noise.to(x.dtype)
+    if bias is not None:
         x = x + bias.to(x.dtype).reshape([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)])
     x = function(x)
     if gain != 1:
         x = x * gain
     return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """What is fused, besides tensors."""
+
+    slope: float
+    gain: float
+    clamp: float | None
+    by_kernel: bool
+
+
+def _along(values: Tensor, x: Tensor) -> Tensor:
+    """[C] or [N, C] in the dtype of x [N, C, …], with dimensions for the pixels."""
+    return values.to(x.dtype).reshape(*values.shape, *[1] * (x.ndim - 2))
+
+
+def _forward(x: Tensor, scale: Tensor | None, noise: Tensor | None, bias: Tensor | None, steps: _Steps) -> Tensor:
+    if steps.by_kernel:
+        from styleforge.ops.kernels import bias_act as kernel
+
+        return kernel.forward(x, scale, noise, bias, slope=steps.slope, gain=steps.gain, clamp=steps.clamp)
+    # The first step makes a new tensor, and the others work in place.
+    y = None
+    if scale is not None and noise is not None:
+        y = torch.addcmul(noise.to(x.dtype), x, _along(scale, x))
+    elif scale is not None:
+        y = x * _along(scale, x)
+    elif noise is not None:
+        y = x + noise.to(x.dtype)
+    if bias is not None:
+        y = x + _along(bias, x) if y is None else y.add_(_along(bias, x))
+    if steps.slope != 1:
+        y = F.leaky_relu(x, steps.slope) if y is None else F.leaky_relu_(y, steps.slope)
+    if steps.gain != 1:
+        y = x * steps.gain if y is None else y.mul_(steps.gain)
+    if steps.clamp is not None:
+        y = x.clamp(-steps.clamp, steps.clamp) if y is None else y.clamp_(-steps.clamp, steps.clamp)
+    return x.clone() if y is None else y
+
+
+class _Fused(torch.autograd.Function):
+    """All steps for autograd: the sign of the result tells the slope, its size whether it was clamped."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor | None, noise: Tensor | None, bias: Tensor | None, steps: _Steps
+    ) -> Tensor:
+        y = _forward(x, scale, noise, bias, steps)
+        ctx.steps, ctx.shapes = steps, (None if noise is None else noise.shape, None if bias is None else bias.shape)
+        ctx.save_for_backward(y, None if scale is None else x, scale)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        y, x, scale = ctx.saved_tensors
+        steps, (noise_shape, bias_shape) = ctx.steps, ctx.shapes
+        needs = ctx.needs_input_grad[:4]
+        if torch.is_grad_enabled():  # the derivative will be differentiated: in steps that autograd knows
+            d = dy * _slopes(y.detach(), steps)
+        elif steps.by_kernel:
+            from styleforge.ops.kernels import bias_act as kernel
+
+            gradients = kernel.backward(
+                dy, y, x, scale, noise_shape, slope=steps.slope, gain=steps.gain, clamp=steps.clamp, needs=needs
+            )
+            return *gradients, None
+        else:
+            d = _derivative(dy, y, steps)
+        return (
+            (d if scale is None else d * _along(scale, d)) if needs[0] else None,
+            (d * x).flatten(2).sum(2) if needs[1] else None,
+            d.sum_to_size(noise_shape) if needs[2] else None,
+            d.sum_to_size(1, *bias_shape, *[1] * (d.ndim - 2)).reshape(bias_shape) if needs[3] else None,
+            None,
+        )
+
+
+def _slopes(y: Tensor, steps: _Steps) -> Tensor:
+    """The derivative of the activation, gain and clamp, in the shape of their result."""
+    slopes = torch.where(y > 0, steps.gain, steps.gain * steps.slope).to(y.dtype)
+    return slopes if steps.clamp is None else slopes.masked_fill_(_clamped(y, steps.clamp), 0)
+
+
+def _derivative(dy: Tensor, y: Tensor, steps: _Steps) -> Tensor:
+    """Dy times `_slopes`, in fewer passes."""
+    d = dy
+    if steps.slope != 1:
+        d = torch.ops.aten.leaky_relu_backward(dy, y, steps.slope, True)
+    if steps.gain != 1:
+        d = dy * steps.gain if d is dy else d.mul_(steps.gain)
+    return d if steps.clamp is None else d.masked_fill(_clamped(y, steps.clamp), 0)
+
+
+def _clamped(y: Tensor, clamp: float) -> Tensor:
+    """Where the result has met the limit, which is compared as the type of y can hold it."""
+    return y.abs() >= torch.tensor(clamp, dtype=y.dtype)

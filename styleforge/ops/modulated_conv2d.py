@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from styleforge.ops.bias_act import bias_act
 from styleforge.ops.conv2d_resample import conv2d_resample
 from styleforge.ops.shapes import require_shape
 
@@ -38,10 +39,16 @@ def modulated_conv2d(
     up: int = 1,
     resample_filter: Tensor | None = None,
     noise: Tensor | None = None,
+    bias: Tensor | None = None,
+    act: str = "linear",
+    gain: float | None = None,
+    clamp: float | None = None,
     eps: float = 1e-8,
     impl: ModulatedImpl = "factored",
 ) -> Tensor:
     """Convolves each sample with weights that its own style has scaled (Eq. 1) and, if wanted, normalised (Eq. 3).
+
+    Noise, bias and activation follow, since Eq. 3's factors go through the features in one pass with them.
 
     Args:
         x: [N, I, H, W].
@@ -51,6 +58,10 @@ def modulated_conv2d(
         up: Factor of enlargement.
         resample_filter: Low-pass filter [f, f] of sum 1, needed when ``up`` is above 1.
         noise: [N or 1, 1, H·up, W·up], added to the result; None for none.
+        bias: [O], added after the noise; None for none.
+        act: Activation of the result; see `bias_act`, as for ``gain`` and ``clamp``.
+        gain: Factor on the activation.
+        clamp: Limit on the result.
         eps: The epsilon of Eq. 3.
         impl: ``grouped`` makes the weights of each sample and convolves them in one grouped convolution
             (Appendix B). ``factored`` scales the input by s, runs one convolution for the whole batch, and scales
@@ -76,10 +87,7 @@ def modulated_conv2d(
         scale = demodulation_coefficients(weight, styles, eps) if demodulate else None
         x = x * styles.to(x.dtype)[:, :, None, None]
         x = conv2d_resample(x, weight.to(x.dtype), f=resample_filter, up=up)  # [N, O, H·up, W·up]
-        if scale is None:
-            return x if noise is None else x + noise
-        scale = scale.to(x.dtype)[:, :, None, None]
-        return x * scale if noise is None else torch.addcmul(noise, x, scale)
+        return bias_act(x, bias, scale=scale, noise=noise, act=act, gain=gain, clamp=clamp)
     if impl == "grouped":
         kernel = weight * styles[:, None, :, None, None]  # [N, O, I, k, k]  Eq. 1
         if demodulate:
@@ -88,5 +96,5 @@ def modulated_conv2d(
         x = x.reshape(1, N * I, H, W)  # one grouped convolution does the work of N separate ones
         x = conv2d_resample(x, kernel, f=resample_filter, up=up, groups=N)
         x = x.reshape(N, O, H * up, W * up)
-        return x if noise is None else x + noise
+        return bias_act(x, bias, noise=noise, act=act, gain=gain, clamp=clamp)
     raise ValueError(f"impl: got {impl!r}, expected 'factored' or 'grouped'; choose one of these")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from styleforge.ops.kernels import Impl, uses_kernel
 from styleforge.ops.shapes import require_shape
 
 
@@ -75,7 +76,9 @@ def pixel_instance_norm(x: Tensor, rho: Tensor, eps: float = 1e-8) -> Tensor:
     return torch.lerp(instance_norm(x, eps), pixel_norm(x, eps), mix.expand_as(x))
 
 
-def minibatch_stddev(x: Tensor, group_size: int = 4, num_channels: int = 1, eps: float = 1e-8) -> Tensor:
+def minibatch_stddev(
+    x: Tensor, group_size: int = 4, num_channels: int = 1, eps: float = 1e-8, *, impl: Impl = "auto"
+) -> Tensor:
     """Appends the standard deviation over groups of samples as feature maps (Karras et al. 2018, Section 3).
 
     Sample n belongs to the group of n modulo (N / G), as in the official releases.
@@ -85,6 +88,7 @@ def minibatch_stddev(x: Tensor, group_size: int = 4, num_channels: int = 1, eps:
         group_size: Wanted number of samples per group G; the largest number up to it that divides N is taken.
         num_channels: Number F of statistics, each over C / F channels.
         eps: Added to the variance.
+        impl: ``torch`` is PyTorch's own operations, ``triton`` a kernel, ``auto`` what suits the device.
 
     Returns:
         [N, C + F, H, W].
@@ -97,6 +101,10 @@ def minibatch_stddev(x: Tensor, group_size: int = 4, num_channels: int = 1, eps:
         raise ValueError("x: got an empty batch, expected at least one sample to take statistics of")
     G = next(size for size in range(min(group_size, N), 0, -1) if N % size == 0)
     F = num_channels
+    if uses_kernel(x, impl):
+        from styleforge.ops.kernels import minibatch_stddev as kernel
+
+        return kernel.minibatch_stddev(x, G, F, eps)
     y = x.to(_accumulation_dtype(x)).reshape(G, N // G, F, C // F, H, W)
     y = y - y.mean(0)  # [G, n, F, c, H, W]  centred over the group
     y = (y.square().mean(0) + eps).sqrt()  # [n, F, c, H, W]  standard deviation over the group

@@ -8,10 +8,16 @@ Here that is one depthwise convolution, transposed when it goes up: no step in b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from styleforge.ops.kernels import Impl, uses_kernel
+
+Padding = tuple[int, int, int, int]
+"""Pixels added (left, right, top, bottom); negative ones are cropped."""
 
 
 def make_filter(taps: Sequence[float]) -> Tensor:
@@ -37,6 +43,7 @@ def upfirdn2d(
     padding: int | tuple[int, int, int, int] = 0,
     flip_filter: bool = False,
     gain: float = 1.0,
+    impl: Impl = "auto",
 ) -> Tensor:
     """Inserts zeros, pads, convolves every channel with one filter, and keeps every ``down``-th pixel.
 
@@ -49,6 +56,7 @@ def upfirdn2d(
             values crop.
         flip_filter: False convolves, True correlates; it makes no difference to a symmetric filter.
         gain: Factor on the result; up-sampling by ``up`` keeps its brightness with ``up``².
+        impl: ``torch`` is one depthwise convolution, ``triton`` a kernel, ``auto`` what suits the device.
 
     Returns:
         [N, C, (H·up + top + bottom - k) // down + 1, (W·up + left + right - k) // down + 1].
@@ -62,7 +70,7 @@ def upfirdn2d(
         raise ValueError(f"up, down: got {up}, {down}, expected whole numbers from 1; use 1 to leave the size")
     if f.ndim == 1:
         f = torch.outer(f, f)
-    _, C, H, W = x.shape
+    H, W = x.shape[2:]
     kh, kw = f.shape
     left, right, top, bottom = (padding,) * 4 if isinstance(padding, int) else padding
     if H * up + top + bottom < kh or W * up + left + right < kw:
@@ -70,6 +78,50 @@ def upfirdn2d(
             f"f: got a {kh}×{kw} filter for {H * up + top + bottom}×{W * up + left + right} padded pixels, "
             "expected one that fits; pad more or use a smaller filter"
         )
+    padding = (left, right, top, bottom)
+    if f.requires_grad:
+        impl = "torch"  # a depthwise convolution has that gradient, too
+    elif torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling():
+        y: Tensor = _Filtered.apply(x, f, up, down, padding, flip_filter, gain, impl)
+        return y
+    return _filter(x, f, up, down, padding, flip_filter, gain, impl)
+
+
+class _Filtered(torch.autograd.Function):
+    """The filter for autograd: its derivative is the same function, with up and down swapped and the filter turned.
+
+    PyTorch's own second derivative of a depthwise convolution takes one channel at a time.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, f: Tensor, up: int, down: int, padding: Padding, flip_filter: bool, gain: float, impl: Impl
+    ) -> Tensor:
+        y = _filter(x, f, up, down, padding, flip_filter, gain, impl)
+        kh, kw = f.shape
+        left, top = kw - 1 - padding[0], kh - 1 - padding[2]
+        # A gradient pixel meets the taps in reverse order; what comes after it makes up for the size of x.
+        right = (x.shape[3] - 1) * up + kw - y.shape[3] * down - left
+        bottom = (x.shape[2] - 1) * up + kh - y.shape[2] * down - top
+        ctx.save_for_backward(f)
+        ctx.arguments = (down, up, (left, right, top, bottom), not flip_filter, gain, impl)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        (f,) = ctx.saved_tensors
+        return _Filtered.apply(dy, f, *ctx.arguments), *[None] * 7
+
+
+def _filter(
+    x: Tensor, f: Tensor, up: int, down: int, padding: Padding, flip_filter: bool, gain: float, impl: Impl
+) -> Tensor:
+    """`upfirdn2d` as a kernel, or as one depthwise convolution."""
+    if uses_kernel(x, impl):
+        from styleforge.ops.kernels.upfirdn2d import forward
+
+        return forward(x, f, up=up, down=down, padding=padding, flip_filter=flip_filter, gain=gain)
+    C, (kh, kw), (left, right, top, bottom) = x.shape[1], f.shape, padding
     # conv2d correlates and conv_transpose2d convolves, so each needs the filter turned for the other direction.
     f = (f if flip_filter == (up == 1) else f.flip([0, 1])) * gain
     kernel = f.to(dtype=x.dtype, device=x.device)[None, None].expand(C, 1, kh, kw)  # [C, 1, k, k]

@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from styleforge.ops import bias_act
-from styleforge.ops.bias_act import ACTIVATIONS
+from styleforge.ops.bias_act import ACTIVATIONS, SLOPES
 
 BY_NUMPY = {
     "linear": lambda x: x,
@@ -77,3 +77,76 @@ def test_bad_arguments_are_refused(refuses):
         bias_act(torch.zeros(1, 2), torch.zeros(3))
     with refuses("[2, 1]"):
         bias_act(torch.zeros(1, 2), torch.zeros(2, 1))
+
+
+# Everything fused
+
+
+def tensors(dtype=torch.float64, ndim=4):
+    pixels = (5, 3)[: ndim - 2]
+    x, scale = torch.randn(2, 3, *pixels, dtype=dtype), torch.rand(2, 3, dtype=dtype) + 0.5
+    noise, bias = torch.randn(2, 1, *pixels, dtype=dtype), torch.randn(3, dtype=dtype)
+    return {"x": x, "scale": scale, "noise": noise, "bias": bias}
+
+
+SUBSETS = [(), ("bias",), ("scale",), ("noise",), ("scale", "noise"), ("scale", "bias"), ("scale", "noise", "bias")]
+
+
+def chosen(names, **options):
+    values = {name: value.requires_grad_() for name, value in tensors(**options).items() if name in ("x", *names)}
+    return list(values), list(values.values())
+
+
+@pytest.mark.parametrize("act", SLOPES)
+@pytest.mark.parametrize("names", SUBSETS, ids=str)
+@pytest.mark.parametrize("clamp", [None, 0.8])
+def test_fused_is_the_reference_with_its_derivatives(act, names, clamp):
+    names, values = chosen(names)
+    dy = torch.randn_like(values[0])
+
+    def function(*values, impl="torch"):
+        return bias_act(**dict(zip(names, values, strict=True)), act=act, gain=1.3, clamp=clamp, impl=impl)
+
+    def gradients(impl):
+        y = function(*values, impl=impl)
+        return [y, *torch.autograd.grad(y, values, dy)]
+
+    for ours, expected in zip(gradients("torch"), gradients("reference"), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    assert gradcheck(function, values)
+    assert gradgradcheck(function, values)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 5, 3), (2, 1, 5, 3), (2, 3, 5, 3), (1, 3, 5, 3)])
+def test_noise_of_every_shape_gets_its_gradient(shape):
+    noise = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    values = tensors()
+    assert gradcheck(lambda n: bias_act(values["x"], values["bias"], noise=n, act="lrelu"), (noise,))
+
+
+@pytest.mark.parametrize("impl", ["torch", "reference"])
+def test_inputs_are_left_as_they_are(impl):
+    values = tensors()
+    before = {name: value.clone() for name, value in values.items()}
+    for names in SUBSETS:
+        bias_act(values["x"], **{name: values[name] for name in names}, act="lrelu", clamp=0.5, impl=impl)
+    assert all(torch.equal(values[name], before[name]) for name in values)
+
+
+def test_what_cannot_be_fused_is_refused(refuses):
+    for options in ({"act": "swish"}, {"dim": 2}, {"gain": -1.0}):
+        with refuses("impl", "expected 'auto'"):
+            bias_act(torch.zeros(2, 3, 4), **({"impl": "torch"} | options))
+    with refuses("impl", "'fast'", "'auto'"):
+        bias_act(torch.zeros(2, 3, 4), impl="fast")
+
+
+def test_fused_works_on_vectors_and_half_precision():
+    for ndim in (2, 3):
+        values = tensors(ndim=ndim)
+        fused, reference = (bias_act(**values, act="lrelu", impl=impl) for impl in ("torch", "reference"))
+        torch.testing.assert_close(fused, reference)
+    values = tensors(dtype=torch.float32)
+    y = bias_act(values["x"].bfloat16(), values["bias"], scale=values["scale"], noise=values["noise"], impl="torch")
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), bias_act(**values), rtol=0.02, atol=0.03)

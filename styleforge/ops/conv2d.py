@@ -1,0 +1,149 @@
+"""Convolution, its transpose and its weight gradient: three bilinear functions that are each other's derivatives.
+
+With y = C(x, w): the gradient of x is T(dy, w), the transposed convolution, and that of w is W(x, dy). The derivatives
+of T and W are C, T and W again, so every order of differentiation, as R1 and path lengths need, runs the same three
+quick routines. On GPUs PyTorch's own derivatives do that. On CPUs its weight gradient reaches a third to two thirds of
+the convolution's rate; here it is one matrix product over all pixels, where there are channels enough.
+"""
+# Shapes: N batch, O/I output/input channels, k kernel size, H W image size, h w result size, P pixels.
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MATRIX_PRODUCT_CHANNELS = 128
+"""From so many channels on the weight gradient is a matrix product; below, copying pixels costs more than it saves."""
+_PIECE_BYTES = 96 << 20
+"""The copied pixels of so many bytes are multiplied at a time."""
+
+
+def conv2d(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0, groups: int = 1) -> Tensor:
+    """Correlates an image with a kernel, as `torch.nn.functional.conv2d` does.
+
+    Args:
+        x: [N, I, H, W].
+        weight: [O, I / groups, k, k].
+        stride: Every so many pixels of the result are kept.
+        padding: Zeros on every side.
+        groups: Groups of channels, each with its own kernels.
+
+    Returns:
+        [N, O, h, w] with h = (H + 2·padding - k) // stride + 1.
+    """
+    if groups > 1 or not _on_cpu_with_gradients(x, weight):
+        return F.conv2d(x, weight, stride=stride, padding=padding, groups=groups)
+    y: Tensor = _Convolution.apply(x, weight, stride, padding)
+    return y
+
+
+def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int = 1, groups: int = 1) -> Tensor:
+    """The transpose of `conv2d` without padding, as `torch.nn.functional.conv_transpose2d` does.
+
+    Args:
+        x: [N, O, h, w].
+        weight: [O, I / groups, k, k].
+        stride: Of the convolution that this is the transpose of.
+        groups: Groups of channels, each with its own kernels.
+
+    Returns:
+        [N, I, (h - 1)·stride + k, (w - 1)·stride + k].
+    """
+    if groups > 1 or not _on_cpu_with_gradients(x, weight):
+        return F.conv_transpose2d(x, weight, stride=stride, groups=groups)
+    height, width = ((size - 1) * stride + weight.shape[-1] for size in x.shape[2:])
+    y: Tensor = _Transposed.apply(x, weight, stride, 0, (height, width))
+    return y
+
+
+def _on_cpu_with_gradients(x: Tensor, weight: Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.float64)
+        and torch.is_grad_enabled()
+        and (x.requires_grad or weight.requires_grad)
+        and not torch.compiler.is_compiling()
+    )
+
+
+class _Convolution(torch.autograd.Function):
+    """C(x, weight)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(x, weight, stride=stride, padding=padding)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        need_x, need_weight, *_ = ctx.needs_input_grad
+        dx = _Transposed.apply(dy, weight, ctx.stride, ctx.padding, x.shape[2:]) if need_x else None
+        dw = _WeightGradient.apply(x, dy, ctx.stride, ctx.padding, weight) if need_weight else None
+        return dx, dw, None, None
+
+
+class _Transposed(torch.autograd.Function):
+    """T(y, weight): the gradient of the x, of the given size, that C makes y of."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, weight: Tensor, stride: int, padding: int, size: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(y, weight)
+        ctx.stride, ctx.padding = stride, padding
+        k = weight.shape[-1]
+        rest = [n - ((m - 1) * stride - 2 * padding + k) for n, m in zip(size, y.shape[2:], strict=True)]
+        return F.conv_transpose2d(y, weight, stride=stride, padding=padding, output_padding=rest)
+
+    @staticmethod
+    def backward(ctx: Any, dx: Tensor) -> tuple[Tensor | None, ...]:
+        y, weight = ctx.saved_tensors
+        need_y, need_weight, *_ = ctx.needs_input_grad
+        dy = _Convolution.apply(dx, weight, ctx.stride, ctx.padding) if need_y else None
+        dw = _WeightGradient.apply(dx, y, ctx.stride, ctx.padding, weight) if need_weight else None
+        return dy, dw, None, None, None
+
+
+class _WeightGradient(torch.autograd.Function):
+    """W(x, dy): the gradient of the weight, of the given one's shape and layout, that C makes y of x with."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dy: Tensor, stride: int, padding: int, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, dy)
+        ctx.stride, ctx.padding = stride, padding
+        if weight.shape[-1] == 1 and stride == 1 and padding == 0:
+            return _rows(dy).t().mm(_rows(x))[:, :, None, None]
+        if weight.shape[1] >= MATRIX_PRODUCT_CHANNELS:
+            return _by_matrix_product(x, dy, stride, padding, weight.shape[-1])
+        _, dw, _ = torch.ops.aten.convolution_backward(
+            dy, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [False, True, False]
+        )
+        return dw
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
+        x, dy = ctx.saved_tensors
+        need_x, need_dy, *_ = ctx.needs_input_grad
+        dx = _Transposed.apply(dy, v, ctx.stride, ctx.padding, x.shape[2:]) if need_x else None
+        ddy = _Convolution.apply(x, v, ctx.stride, ctx.padding) if need_dy else None
+        return dx, ddy, None, None, None
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[N, C, H, W] -> [P, C]: a view of a channels-last image."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _by_matrix_product(x: Tensor, dy: Tensor, stride: int, padding: int, k: int) -> Tensor:
+    """W(x, dy): dy's pixels [P, O], transposed, times the pixels [P, k·k·I] that each of them has seen."""
+    I, (O, h, w) = x.shape[1], dy.shape[1:]
+    x = F.pad(x, [padding] * 4).permute(0, 2, 3, 1)  # [N, H, W, I]
+    seen = x.unfold(1, k, stride).unfold(2, k, stride).permute(0, 1, 2, 4, 5, 3)  # [N, h, w, k, k, I], a view
+    samples = max(_PIECE_BYTES // (h * w * k * k * I * x.element_size()), 1)
+    dw = x.new_zeros(O, k * k * I)
+    for piece, d in zip(seen.split(samples), dy.split(samples), strict=True):
+        dw.addmm_(_rows(d).t(), piece.reshape(-1, k * k * I))
+    return dw.reshape(O, k, k, I).permute(0, 3, 1, 2)

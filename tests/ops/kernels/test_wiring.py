@@ -1,0 +1,85 @@
+"""Networks run by kernels are the networks run by PyTorch, with first and second derivatives."""
+
+import importlib
+
+import pytest
+import torch
+from tiny_generators import tiny_generator
+
+from styleforge.losses import path_lengths, r1_penalty
+from styleforge.networks import Discriminator, DiscriminatorConfig
+from styleforge.ops import kernels
+
+
+def gradients(loss, network):
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return [g for g in found if g is not None]
+
+
+def everything():
+    """Images, logits, R1 with its gradient, path lengths with theirs, of tiny networks."""
+    G = tiny_generator().double().requires_grad_(True)
+    D = Discriminator(DiscriminatorConfig(resolution=16, channel_base=64, channel_max=4))
+    D = D.double()
+    ws = G.mapping(torch.randn(2, 8, dtype=torch.float64))
+    img = G.synthesis(ws, noise_mode="const")
+    penalty, logits = r1_penalty(D, img.detach())
+    lengths = path_lengths(lambda ws: G.synthesis(ws, noise_mode="const"), ws, torch.randn_like(img))
+    return [
+        img,
+        logits,
+        penalty,
+        lengths,
+        *gradients(penalty.sum() + logits.sum(), D),
+        *gradients(lengths.sum() + D(img).sum(), G),
+    ]
+
+
+def test_networks_by_kernels_are_networks_by_pytorch(load_kernels, monkeypatch):
+    used = set()
+
+    def counted(name):
+        def uses_kernel(x, impl):
+            used.add(name)
+            return True
+
+        return uses_kernel
+
+    torch.manual_seed(0)
+    expected = everything()
+    for name, op in (("bias_act", "bias_act"), ("upfirdn2d", "upfirdn2d"), ("minibatch_stddev", "normalization")):
+        load_kernels(name)
+        monkeypatch.setattr(importlib.import_module(f"styleforge.ops.{op}"), "uses_kernel", counted(name))
+    torch.manual_seed(0)
+    for ours, theirs in zip(everything(), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    assert used == {"bias_act", "upfirdn2d", "minibatch_stddev"}
+
+
+def test_without_triton_pytorch_runs_and_says_so_once(monkeypatch):
+    monkeypatch.setattr(kernels, "available", lambda: False)
+    kernels._tell_once.cache_clear()
+
+    class OnCuda:
+        is_cuda = True
+
+    with pytest.warns(UserWarning, match="Triton is not installed.*pip install triton") as said:
+        assert not kernels.uses_kernel(OnCuda(), "auto")
+        assert not kernels.uses_kernel(OnCuda(), "auto")
+    assert len(said) == 1
+    kernels._tell_once.cache_clear()
+
+
+def test_auto_takes_kernels_on_cuda_alone(monkeypatch, refuses):
+    class Somewhere:
+        is_cuda = False
+
+    assert not kernels.uses_kernel(Somewhere(), "auto")
+    assert kernels.uses_kernel(Somewhere(), "triton")
+    Somewhere.is_cuda = True
+    monkeypatch.setattr(kernels, "available", lambda: True)
+    assert kernels.uses_kernel(Somewhere(), "auto")
+    assert not kernels.uses_kernel(Somewhere(), "torch")
+    with refuses("impl", "'fast'", "'auto'"):
+        kernels.uses_kernel(Somewhere(), "fast")

@@ -1,0 +1,82 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck, gradgradcheck
+
+from styleforge.ops import conv2d as module
+from styleforge.ops.conv2d import conv2d, conv_transpose2d
+
+CASES = [  # stride, padding, kernel size, image size
+    (1, 1, 3, (5, 6)),
+    (1, 0, 1, (4, 3)),
+    (2, 0, 3, (7, 5)),
+    (2, 0, 3, (6, 8)),  # the last row and column are not seen
+    (2, 1, 3, (6, 5)),
+    (3, 1, 3, (8, 8)),
+]
+
+
+@pytest.fixture(params=["by matrix product", "by PyTorch"])
+def way(request, monkeypatch):
+    """Both ways to take the weight gradient."""
+    channels = 1 if request.param == "by matrix product" else 1000
+    monkeypatch.setattr(module, "MATRIX_PRODUCT_CHANNELS", channels)
+
+
+def normal(*shape, dtype=torch.float64):
+    return torch.randn(*shape, dtype=dtype, requires_grad=True)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(("stride", "padding", "k", "size"), CASES)
+def test_first_and_second_derivatives_are_those_of_the_function(stride, padding, k, size):
+    x, weight = normal(2, 3, *size), normal(4, 3, k, k)
+
+    def convolve(x, weight):
+        return conv2d(x, weight, stride=stride, padding=padding)
+
+    assert gradcheck(convolve, (x, weight))
+    assert gradgradcheck(convolve, (x, weight))
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_derivatives_of_the_transpose_are_those_of_the_function(stride):
+    y, weight = normal(2, 4, 3, 5), normal(4, 3, 3, 3)
+    assert gradcheck(lambda y, w: conv_transpose2d(y, w, stride=stride), (y, weight))
+    assert gradgradcheck(lambda y, w: conv_transpose2d(y, w, stride=stride), (y, weight))
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(("stride", "padding", "k", "size"), CASES)
+def test_gradients_equal_pytorchs(stride, padding, k, size, layout):
+    x = normal(3, 130, *size, dtype=torch.float32).detach().contiguous(memory_format=layout).requires_grad_()
+    weight = normal(7, 130, k, k, dtype=torch.float32)
+    y = F.conv2d(x, weight, stride=stride, padding=padding)
+    dy = torch.randn_like(y)
+    expected = torch.autograd.grad(y, [x, weight], dy)
+    result = conv2d(x, weight, stride=stride, padding=padding)
+    torch.testing.assert_close(result, y, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(torch.autograd.grad(result, [x, weight], dy), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+
+
+def test_pixels_are_multiplied_in_pieces_with_the_same_sum(monkeypatch):
+    x, dy = torch.randn(5, 3, 6, 6, dtype=torch.float64), torch.randn(5, 4, 6, 6, dtype=torch.float64)
+    whole = module._by_matrix_product(x, dy, 1, 1, 3)
+    monkeypatch.setattr(module, "_PIECE_BYTES", 2 * 36 * 9 * 3 * 8)  # two samples
+    torch.testing.assert_close(module._by_matrix_product(x, dy, 1, 1, 3), whole, rtol=1e-12, atol=1e-12)
+
+
+def test_an_empty_batch_has_gradients_of_zero():
+    x, weight = normal(0, 3, 4, 4), normal(2, 3, 3, 3)
+    conv2d(x, weight, padding=1).sum().backward()
+    assert x.grad.shape == x.shape
+    assert not weight.grad.any()
+
+
+def test_without_gradients_it_is_pytorchs_function_bit_for_bit():
+    x, weight = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3)
+    assert torch.equal(conv2d(x, weight, padding=1), F.conv2d(x, weight, padding=1))
+    assert torch.equal(conv_transpose2d(conv2d(x, weight), weight), F.conv_transpose2d(F.conv2d(x, weight), weight))
