@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("styleforge.cli.demo:demo", "Draw a dataset, train on it, make pictures: all in a few minutes."),
     "convert": ("styleforge.cli.convert:convert", "Turn a network of any kind of file into another kind."),
     "inspect": ("styleforge.cli.inspect:inspect", "Show what a file of any kind holds."),
+    "bench": ("styleforge.cli.bench:bench", "Time training and inference, next to what this machine can do."),
     "summary": ("styleforge.cli.summary:summary", "Show the networks of a preset: blocks, shapes and parameters."),
 }
 """See `styleforge.cli.lazy.LazyGroup`."""
@@ -51,9 +52,11 @@ def main() -> None:
 
     ``STYLEFORGE_DEBUG=1`` shows the traceback, for reports of bugs.
     """
-    # PyTorch's threads wait for each other after each piece of work: asleep, not spinning, which on a machine that does
-    # other work, too, made training 3 to 6 times as slow, and is no quicker on one that does not. Read at its import.
+    # PyTorch's threads wait for each other after each piece of work: awake for a moment, which small networks need (a
+    # fifth of their speed), then asleep, since on a machine that does other work, too, threads that spin made training
+    # 3 to 6 times as slow. The number is for GNU's OpenMP, which PyTorch has on Linux, the policy for others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     try:
         code = cli(standalone_mode=False)  # click returns the exit code here instead of exiting
         sys.exit(code if isinstance(code, int) else 0)

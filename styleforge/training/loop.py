@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from styleforge import dist
@@ -25,14 +24,13 @@ from styleforge.memory import out_of_memory
 from styleforge.networks import Generator, fade_images
 from styleforge.precision import exact_float32
 from styleforge.training import run_dir as files
-from styleforge.training.config import TrainConfig
 from styleforge.training.console import Console, memory_gb
-from styleforge.training.draws import draw
 from styleforge.training.interrupts import Interrupts
-from styleforge.training.phases import Batch, Losses, Phase, make_phases
+from styleforge.training.phases import Losses, make_phases
 from styleforge.training.schedule import batch_at, ema_decay_at, learning_rates_at, lod_at, resets_optimizers
 from styleforge.training.state import TrainState, first_not_finite
 from styleforge.training.stats import PhaseTimer, StatsLog, single
+from styleforge.training.step import optimize, share_of
 
 OnSnapshot = Callable[[Generator, int], Sequence[Mapping[str, Any]] | None]
 """Called on every rank with (G_ema, cur_nimg) after each checkpoint, for example to measure.
@@ -59,28 +57,6 @@ class TrainResult:
 
 class DivergedError(FloatingPointError):
     """A loss or a weight became infinite or not a number."""
-
-
-def share_of(config: TrainConfig, batch: int) -> tuple[int, int]:
-    """(images of a step in this process, how many of them at a time).
-
-    Raises:
-        ValueError: The batch cannot be divided among processes or parts.
-    """
-    num_processes = dist.world_size()
-    if batch % num_processes:
-        raise ValueError(f"batch: got {batch} for {num_processes} processes, expected a multiple (--batch)")
-    share = batch // num_processes
-    at_a_time = min(config.batch_gpu or share, share)
-    if share % at_a_time:
-        raise ValueError(f"batch_gpu: got {at_a_time} of {share} images, expected a divisor (--batch-gpu)")
-    return share, at_a_time
-
-
-def check_batches(config: TrainConfig) -> None:
-    """Refuses batches that cannot be divided, at any level of detail, before anything starts; see `share_of`."""
-    for lod in range(config.generator.plan.doublings + 1):
-        share_of(config, batch_at(config, float(lod)))
 
 
 class Loop:
@@ -239,43 +215,8 @@ class Loop:
         for phase in self.phases:
             if self.state.counters.batch_idx % phase.interval == 0:
                 start = self.timer.start()
-                self._optimize(phase, real, labels, batch, lod)
+                optimize(self.state, phase, real, labels, batch=batch, lod=lod)
                 self.timer.stop(f"Timing/{phase.name}", start)
-
-    def _optimize(self, phase: Phase, real: Tensor, labels: Tensor | None, batch: int, lod: float) -> None:
-        """One optimizer step; gradients accumulate over parts of the share and are averaged over processes."""
-        state = self.state
-        state.network("D" if phase.network == "G" else "G").requires_grad_(False)
-        network, optimizer = state.network(phase.network).requires_grad_(True), state.optimizers[phase.network]
-        optimizer.zero_grad(set_to_none=True)
-        share, at_a_time = share_of(self.config, batch)
-        share = max(share // phase.shrink, 1)
-        num_parts = -(-share // at_a_time)
-        for part in range(num_parts):
-            # Every num_parts-th image, which keeps the groups of the minibatch standard deviation together.
-            local = range(part, share, num_parts)
-            samples = [state.counters.cur_nimg + i * self.world_size + self.rank for i in local]
-            draws = draw(
-                state.G,
-                samples,
-                seed=self.config.seed,
-                phase=phase.name,
-                lod=lod,
-                device=self.device,
-                images=phase.draws_images,
-            )
-            rows = torch.tensor(list(local), device=self.device)
-            c = None if labels is None else labels[rows]
-            loss = phase.loss(Batch(real=real[rows], c=c, draws=draws, lod=lod), state.collector.report)
-            loss = loss.sum() / share * phase.interval  # a lazy regulariser makes up for the steps it skips
-            state.scaler.scale(loss).backward()
-        if phase.after is not None:
-            phase.after()
-        dist.all_reduce_mean(p.grad for p in network.parameters() if p.grad is not None)
-        state.scaler.step(optimizer)
-        state.scaler.update()
-        if phase.network == "G":
-            state.G.clip_rho()
 
     # Ticks and snapshots
 

@@ -18,8 +18,10 @@ from styleforge.memory import keep_freed_memory, out_of_memory
 from styleforge.training import run_dir as files
 from styleforge.training.config import TrainConfig
 from styleforge.training.console import Console
-from styleforge.training.loop import Loop, OnSnapshot, TrainResult, check_batches, share_of
+from styleforge.training.loop import Loop, OnSnapshot, TrainResult
+from styleforge.training.probe import choose_batch_gpu
 from styleforge.training.state import TrainState
+from styleforge.training.step import check_batches, share_of
 from styleforge.training.transfer import transfer
 
 
@@ -31,6 +33,7 @@ def train(
     wandb_project: str | None = None,
     minutes: float | None = None,
     quiet: bool = False,
+    auto_batch: bool = False,
 ) -> TrainResult:
     """Starts a training run in a new run directory.
 
@@ -42,6 +45,7 @@ def train(
         wandb_project: Project of Weights & Biases to log to; None for none.
         minutes: Time after which to save and stop; None for no limit.
         quiet: Print nothing.
+        auto_batch: Find out how many images at a time fit into memory, in place of ``config.batch_gpu``.
 
     Returns:
         How it ended: complete, or stopped by a signal or the time limit after saving.
@@ -57,12 +61,17 @@ def train(
     with dist.Group(device), contextlib.ExitStack() as held:
         check_batches(config)
         dataset = open_dataset(config)
+        choice = choose_batch_gpu(config, device) if auto_batch else None
+        if choice is not None:
+            config = dataclasses.replace(config, batch_gpu=choice.batch_gpu)
         state = _new_state(config, device, dataset)
         created = str(files.create(config, dist.world_size())) if dist.rank() == 0 else ""
         run_dir = Path(dist.broadcast_object(created))
         held.enter_context(_locked(run_dir))
         console = Console(run_dir / "log.txt", quiet)
         console.say(f"run directory {run_dir}")
+        if choice is not None:
+            console.say(choice.describe())
         _tell_of_groups(config, console)
         if init_from is not None:
             _transfer(state, init_from, console)
@@ -77,6 +86,7 @@ def resume(
     wandb_project: str | None = None,
     minutes: float | None = None,
     quiet: bool = False,
+    auto_batch: bool = False,
 ) -> TrainResult:
     """Goes on with a run exactly where its newest good checkpoint is, in the same directory.
 
@@ -88,6 +98,7 @@ def resume(
         wandb_project: As in `train`.
         minutes: As in `train`.
         quiet: Print nothing.
+        auto_batch: As in `train`; the number found changes the run's config.
 
     Returns:
         As `train`.
@@ -109,8 +120,13 @@ def resume(
             dataset = open_dataset(config)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; if it has moved, say where to with --data") from error
-        state = _new_state(config, device, dataset)
         console = Console(run_dir / "log.txt", quiet)
+        if auto_batch:
+            choice = choose_batch_gpu(config, device)
+            console.say(choice.describe())
+            changes = {**(changes or {}), "batch_gpu": choice.batch_gpu}
+            config = dataclasses.replace(config, batch_gpu=choice.batch_gpu)
+        state = _new_state(config, device, dataset)
         _tell_of_groups(config, console)
         found = files.last_good(run_dir, console.say)
         if found is not None:

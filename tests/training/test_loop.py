@@ -16,7 +16,7 @@ from processes import run_ranks
 from styleforge import checkpoint
 from styleforge.training import DivergedError, GrowingConfig, resume, train
 from styleforge.training import loop as module
-from styleforge.training.loop import Loop, check_batches, share_of
+from styleforge.training.loop import Loop
 from styleforge.training.phases import Losses
 from styleforge.training.state import TrainState
 
@@ -101,20 +101,6 @@ def test_two_processes_with_half_the_batch_give_the_weights_of_one(tmp_path):
 
 def train_quietly(config):
     return train(config, quiet=True)
-
-
-def test_batches_are_shared_among_processes_and_parts(tmp_path, monkeypatch, refuses):
-    config = tiny_config(tmp_path, batch=24)
-    assert share_of(config, 24) == (24, 24)
-    assert share_of(replace(config, batch_gpu=8), 48) == (48, 8)
-    assert share_of(replace(config, batch_gpu=99), 24) == (24, 24)
-    with refuses("batch_gpu", "7 of 24", "--batch-gpu"):
-        share_of(replace(config, batch_gpu=7), 24)
-    monkeypatch.setattr(module.dist, "world_size", lambda: 4)
-    assert share_of(replace(config, batch_gpu=3), 24) == (6, 3)
-    with refuses("batch", "24 for 5 processes", "--batch"):
-        monkeypatch.setattr(module.dist, "world_size", lambda: 5)
-        check_batches(config)
 
 
 @pytest.mark.parametrize("changes", [{"batch_gpu": 3}, {"data": "nosuch.zip"}, {"cond": True}])
