@@ -22,9 +22,11 @@ SMALL = {
     "data demo": ["--num", "24"],
     "train": [*_QUICK, "--kimg", "0.03", "--workers", "0", "--cbase", "512", "--cmax", "8"],
     "train --resume": ["--kimg", "0.05", "--workers", "0"],
+    "bench": ["--resolution", "8", "--cbase", "32", "--cmax", "4", "--batch", "1", "--repeats", "1", "--workers", "0"],
     "evaluate": _QUICK,
     "evaluate --per-image-ppl": ["--per-image-ppl", "10"],
     "compare": _QUICK,
+    "generate --dest": ["--seeds", "0-9", "--shard-size", "4"],
     "video": ["--w-frames", "2"],
     "project": ["--num-steps", "2"],
     "attribute": ["--num-steps", "2", "--num-calibration", "3"],
@@ -59,7 +61,7 @@ def commands() -> list[str]:
 def small(arguments: list[str]) -> list[str]:
     """The arguments with what makes them small behind them."""
     command = " ".join(arguments[:2]) if arguments[0] in ("data", "analyze") else arguments[0]
-    for mode in ("--resume", "--per-image-ppl"):
+    for mode in ("--resume", "--per-image-ppl", "--dest"):
         if mode in arguments:
             command = f"{command} {mode}"
     return [*arguments, *SMALL.get(command, [])]
@@ -75,6 +77,7 @@ def workplace(tmp_path_factory):
 def test_every_command_runs(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     monkeypatch.setenv("STYLEFORGE_CACHE", str(workplace / "cache"))
+    monkeypatch.setattr("styleforge.analysis.speed._PEAK_SIZE", 4)
     for command in commands():
         if command in MADE_BY_MAKE:
             continue
@@ -83,6 +86,7 @@ def test_every_command_runs(workplace, monkeypatch):
         result = CliRunner().invoke(cli, small(arguments))
         assert result.exit_code == 0, f"{command}\n{result.output}\n{result.exception!r}"
     assert len(list(Path("out").glob("seed*.png"))) == 36
+    assert len(list(Path("out/shards").glob("*.tar"))) == 3
     assert Path("out/walk.gif").exists() and Path("photos_64.zip").exists()
 
 

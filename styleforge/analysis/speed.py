@@ -33,6 +33,7 @@ from styleforge.data import ImageDataset, batches
 from styleforge.data.pack import pack
 from styleforge.data.portraits import write_portraits
 from styleforge.images import from_uint8
+from styleforge.memory import keep_freed_memory
 from styleforge.precision import exact_float32
 from styleforge.training import TrainConfig
 from styleforge.training.console import memory_gb
@@ -107,6 +108,7 @@ def measure_speed(
         MemoryError: Memory ran out.
     """
     share_of(config, config.batch)
+    keep_freed_memory()
     device = dist.pick_device(config.device)
     state = TrainState(config, device)
     phases = _phases(config, Losses(config, state.G, state.D, state.pl_mean))

@@ -36,8 +36,7 @@ def conv2d(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0, grou
     """
     if groups > 1 or not _on_cpu_with_gradients(x, weight):
         return F.conv2d(x, weight, stride=stride, padding=padding, groups=groups)
-    y: Tensor = _Convolution.apply(x, weight, stride, padding)
-    return y
+    return _convolve(x, weight, stride, padding)
 
 
 def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int = 1, groups: int = 1) -> Tensor:
@@ -55,8 +54,7 @@ def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int = 1, groups: int 
     if groups > 1 or not _on_cpu_with_gradients(x, weight):
         return F.conv_transpose2d(x, weight, stride=stride, groups=groups)
     height, width = ((size - 1) * stride + weight.shape[-1] for size in x.shape[2:])
-    y: Tensor = _Transposed.apply(x, weight, stride, 0, (height, width))
-    return y
+    return _transpose(x, weight, stride, 0, (height, width))
 
 
 def _on_cpu_with_gradients(x: Tensor, weight: Tensor) -> bool:
@@ -69,30 +67,84 @@ def _on_cpu_with_gradients(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-class _Convolution(torch.autograd.Function):
+# A function of autograd is not told which of its gradients are wanted. R1 and path lengths ask for that of the image
+# alone, first; so the weight's belongs to a node of its own, which is passed by then. That node hands the function a
+# tensor of zeros that takes no memory, and gets the gradient of the function's result for it.
+
+
+def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """C(x, weight)."""
+    k = weight.shape[-1]
+    size = [(n + 2 * padding - k) // stride + 1 for n in x.shape[2:]]
+    node = _node_of(weight, x, (len(x), len(weight), *size), stride, padding, transposed=False)
+    y: Tensor = _Convolution.apply(x, weight, node, stride, padding)
+    return y
+
+
+def _transpose(y: Tensor, weight: Tensor, stride: int, padding: int, size: tuple[int, int]) -> Tensor:
+    """T(y, weight): the gradient of the x, of the given size, that C makes y of."""
+    node = _node_of(weight, y, (len(y), weight.shape[1], *size), stride, padding, transposed=True)
+    x: Tensor = _Transposed.apply(y, weight, node, stride, padding, size)
+    return x
+
+
+def _node_of(
+    weight: Tensor, image: Tensor, shape: tuple[int, ...], stride: int, padding: int, *, transposed: bool
+) -> Tensor | None:
+    if not (weight.requires_grad and torch.is_grad_enabled()):
+        return None
+    node: Tensor = _Weight.apply(weight, [image], shape, stride, padding, transposed)
+    return node
+
+
+class _Weight(torch.autograd.Function):
+    """The weight's part in C or T; its result stands for it there."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
+    def forward(
+        ctx: Any,
+        weight: Tensor,
+        images: list[Tensor],  # in a list, such that no way to the image's own gradient leads through this node
+        shape: tuple[int, ...],
+        stride: int,
+        padding: int,
+        transposed: bool,
+    ) -> Tensor:
+        ctx.save_for_backward(weight, *images)
+        ctx.stride, ctx.padding, ctx.transposed = stride, padding, transposed
+        return weight.new_zeros(()).expand(shape)
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
+        weight, image = ctx.saved_tensors
+        x, dy = (d, image) if ctx.transposed else (image, d)
+        return _WeightGradient.apply(x, dy, ctx.stride, ctx.padding, weight), None, None, None, None, None
+
+
+class _Convolution(torch.autograd.Function):
+    """C, without its gradient of the weight."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, node: Tensor | None, stride: int, padding: int) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.stride, ctx.padding, ctx.size = stride, padding, x.shape[2:]
         return F.conv2d(x, weight, stride=stride, padding=padding)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        need_x, need_weight, *_ = ctx.needs_input_grad
-        dx = _Transposed.apply(dy, weight, ctx.stride, ctx.padding, x.shape[2:]) if need_x else None
-        dw = _WeightGradient.apply(x, dy, ctx.stride, ctx.padding, weight) if need_weight else None
-        return dx, dw, None, None
+        (weight,) = ctx.saved_tensors
+        dx = _transpose(dy, weight, ctx.stride, ctx.padding, ctx.size) if ctx.needs_input_grad[0] else None
+        return dx, None, dy if ctx.needs_input_grad[2] else None, None, None
 
 
 class _Transposed(torch.autograd.Function):
-    """T(y, weight): the gradient of the x, of the given size, that C makes y of."""
+    """T, without its gradient of the weight."""
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, weight: Tensor, stride: int, padding: int, size: tuple[int, int]) -> Tensor:
-        ctx.save_for_backward(y, weight)
+    def forward(
+        ctx: Any, y: Tensor, weight: Tensor, node: Tensor | None, stride: int, padding: int, size: tuple[int, int]
+    ) -> Tensor:
+        ctx.save_for_backward(weight)
         ctx.stride, ctx.padding = stride, padding
         k = weight.shape[-1]
         rest = [n - ((m - 1) * stride - 2 * padding + k) for n, m in zip(size, y.shape[2:], strict=True)]
@@ -100,11 +152,9 @@ class _Transposed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dx: Tensor) -> tuple[Tensor | None, ...]:
-        y, weight = ctx.saved_tensors
-        need_y, need_weight, *_ = ctx.needs_input_grad
-        dy = _Convolution.apply(dx, weight, ctx.stride, ctx.padding) if need_y else None
-        dw = _WeightGradient.apply(dx, y, ctx.stride, ctx.padding, weight) if need_weight else None
-        return dy, dw, None, None, None
+        (weight,) = ctx.saved_tensors
+        dy = _convolve(dx, weight, ctx.stride, ctx.padding) if ctx.needs_input_grad[0] else None
+        return dy, None, dx if ctx.needs_input_grad[2] else None, None, None, None
 
 
 class _WeightGradient(torch.autograd.Function):
@@ -127,8 +177,8 @@ class _WeightGradient(torch.autograd.Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
         x, dy = ctx.saved_tensors
         need_x, need_dy, *_ = ctx.needs_input_grad
-        dx = _Transposed.apply(dy, v, ctx.stride, ctx.padding, x.shape[2:]) if need_x else None
-        ddy = _Convolution.apply(x, v, ctx.stride, ctx.padding) if need_dy else None
+        dx = _transpose(dy, v, ctx.stride, ctx.padding, x.shape[2:]) if need_x else None
+        ddy = _convolve(x, v, ctx.stride, ctx.padding) if need_dy else None
         return dx, ddy, None, None, None
 
 

@@ -80,3 +80,15 @@ def test_without_gradients_it_is_pytorchs_function_bit_for_bit():
     x, weight = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3)
     assert torch.equal(conv2d(x, weight, padding=1), F.conv2d(x, weight, padding=1))
     assert torch.equal(conv_transpose2d(conv2d(x, weight), weight), F.conv_transpose2d(F.conv2d(x, weight), weight))
+
+
+def test_a_gradient_of_the_image_alone_takes_no_gradient_of_the_weight(monkeypatch):
+    taken = []
+    forward = module._WeightGradient.forward
+    monkeypatch.setattr(module._WeightGradient, "forward", lambda *args: taken.append(1) or forward(*args))
+    x, weight = normal(2, 3, 5, 5), normal(4, 3, 3, 3)
+    y = conv_transpose2d(conv2d(x, weight, padding=1), weight)
+    (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    assert not taken
+    dx.square().sum().backward()
+    assert taken
