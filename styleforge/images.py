@@ -6,7 +6,9 @@ Everywhere in the project ``img`` is float NCHW in [-1, 1] and ``images_uint8`` 
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -136,10 +138,31 @@ def save(image_uint8: Tensor, path: str | Path) -> None:
     path = Path(path)
     picture = to_pil(image_uint8)
     with atomic_path(path) as temporary:
-        if path.suffix.lower() in (".jpg", ".jpeg"):
-            flatten(picture).save(temporary, quality=92)
-        else:
-            picture.save(temporary)
+        _save(picture, temporary, path.suffix.lower())
+
+
+def encode(image_uint8: Tensor, suffix: str, *, compress: bool = True) -> bytes:
+    """What `save` would write into a file.
+
+    Args:
+        image_uint8: [C, H, W] uint8.
+        suffix: The file name's ending, one of `SUFFIXES`; it chooses the format.
+        compress: Off for a PNG that is larger, but faster to write and to read, as in datasets.
+    """
+    stream = io.BytesIO()
+    _save(to_pil(image_uint8), stream, suffix, compress=compress)
+    return stream.getvalue()
+
+
+def _save(picture: Image.Image, target: Path | IO[bytes], suffix: str, *, compress: bool = True) -> None:
+    """Writes a Pillow image in the format that belongs to a file name's ending."""
+    kind = Image.registered_extensions().get(suffix)  # None lets Pillow say what is wrong with a path's ending
+    if kind == "JPEG":
+        flatten(picture).save(target, format=kind, quality=92)
+    elif kind == "PNG" and not compress:
+        picture.save(target, format=kind, compress_level=0)
+    else:
+        picture.save(target, format=kind)
 
 
 def save_grid(img: Tensor, path: str | Path, columns: int | None = None, padding: int = 0) -> None:

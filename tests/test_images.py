@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -96,6 +98,22 @@ def test_jpeg_shows_alpha_over_white_and_the_first_three_of_many_channels(tmp_pa
     with Image.open(tmp_path / "x.jpg") as picture:
         assert picture.mode == mode
         assert np.abs(np.asarray(picture) - (99 * alpha + 255 * (1 - alpha))).max() <= 2
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tif", ".gif"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_encoding_gives_what_saving_writes(tmp_path, suffix, channels):
+    image = torch.randint(0, 256, (channels, 9, 7), dtype=torch.uint8)
+    images.save(image, tmp_path / f"x{suffix}")
+    assert images.encode(image, suffix) == (tmp_path / f"x{suffix}").read_bytes()
+
+
+def test_a_png_can_be_left_uncompressed():
+    image = torch.zeros(3, 50, 40, dtype=torch.uint8)
+    data = images.encode(image, ".png", compress=False)
+    assert len(data) > 50 * 40 * 3 > len(images.encode(image, ".png"))
+    with Image.open(io.BytesIO(data)) as picture:
+        assert picture.size == (40, 50) and not np.asarray(picture).any()
 
 
 def test_save_grid_writes_one_picture_of_all_images(tmp_path):

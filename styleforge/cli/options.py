@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -263,6 +265,17 @@ class PictureOptions:
 
         return transform
 
+    def transform_settings(self) -> dict[str, Any]:
+        """What `ws_transform` depends on besides the network, as JSON holds it."""
+        settings: dict[str, Any] = {}
+        if self.compress is not None:
+            settings["compress"] = f"{self.compress:g}"
+        if self.direction is not None:
+            path, index = _split_direction(self.direction)
+            digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            settings |= {"direction": digest, "direction_index": index, "strength": self.strengths[0]}
+        return settings
+
     def ws(self, G: Generator, seeds: Sequence[int]) -> Tensor:
         """The ws [N, L, W] of seeds, after truncation and `ws_transform`, on the generator's device."""
         from styleforge.latents import generate_ws
@@ -284,13 +297,19 @@ def load_direction(text: str | None, G: Generator) -> tuple[Directions | None, i
 
     if text is None:
         return None, 0
+    path, index = _split_direction(text)
+    directions = Directions.load(path, G)
+    if not directions.made_for(G):
+        click.echo(f"Note: {path} was made for other weights of a network of the same sizes.", err=True)
+    return directions, index
+
+
+def _split_direction(text: str) -> tuple[str, int]:
+    """Path and number in ``FILE`` or ``FILE:INDEX``."""
     match = re.fullmatch(r"(.+?)(?::(\d+))?", text)
     if match is None:
         raise click.UsageError("--direction: got nothing, expected FILE or FILE:INDEX")
-    directions = Directions.load(match[1], G)
-    if not directions.made_for(G):
-        click.echo(f"Note: {match[1]} was made for other weights of a network of the same sizes.", err=True)
-    return directions, int(match[2] or 0)
+    return match[1], int(match[2] or 0)
 
 
 def picture_options(command: Callable[..., None]) -> Callable[..., None]:

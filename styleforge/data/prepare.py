@@ -17,6 +17,7 @@ from styleforge.networks.sizes import format_size, nearest_legal_sizes, size_pla
 
 Policy = Literal["skip", "convert", "fail"]
 ImageFormat = Literal["png", "jpeg", "webp"]
+S = TypeVar("S")
 T = TypeVar("T")
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
@@ -162,21 +163,21 @@ class Job:
         return replace(rest, notes=(*rest.notes, CUT_SHORT))
 
 
-def in_order(function: Callable[[str], T], names: Iterable[str], workers: int | None) -> Iterator[T]:
+def in_order(function: Callable[[S], T], items: Iterable[S], workers: int | None) -> Iterator[T]:
     """Applies a function in threads; yields results in order and never works far ahead of the reader.
 
     Threads suffice, since Pillow's decoders, filters and encoders release the interpreter lock.
 
     Args:
-        function: Called with each name.
-        names: What to work on.
+        function: Called with each item.
+        items: What to work on.
         workers: Number of threads; None for one per core.
     """
     pool = ThreadPoolExecutor(workers or os.cpu_count())
     waiting: deque[Future[T]] = deque()
     try:
-        for name in names:
-            waiting.append(pool.submit(function, name))
+        for item in items:
+            waiting.append(pool.submit(function, item))
             if len(waiting) > 64:
                 yield waiting.popleft().result()
         while waiting:

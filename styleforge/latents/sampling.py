@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,17 @@ def parse_numbers(text: str, *, name: str, largest: int) -> list[int]:
             )
         numbers.extend(range(first, last + 1))
     return numbers
+
+
+def format_numbers(numbers: Iterable[int]) -> str:
+    """Writes numbers as `parse_numbers` reads them: ``0-35,40``."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -1,3 +1,6 @@
+import tarfile
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from tiny_generators import CASES, save_tiny, tiny_generator
 from styleforge import images
 from styleforge.cli import main as main_module
 from styleforge.cli.generate import generate
-from styleforge.latents import GaussianLatents, generate_ws
+from styleforge.latents import GaussianLatents, find_directions, generate_ws
 
 LABELS = {"conditional": ["--class=1"], "labels-as-matrix": ["--class=1"]}
 MODES = {"gray": "L", "rgba": "RGBA"}
@@ -314,3 +317,66 @@ def test_a_failure_leaves_whole_files_alone(tmp_path, network, monkeypatch, caps
     assert "seed0000.png: could not be written (No space left on device)" in text
     assert (tmp_path / "seed0000.png").read_bytes() == b"old"
     assert set(contents(tmp_path)) == {"seed0000.png", "square.safetensors"}
+
+
+# Zips and shards
+
+
+def test_shards_hold_the_files_of_the_plain_folder(tmp_path, conditional):
+    command = ["--network", conditional, "--seeds=3-7,1", "--class=all", "--trunc=0.7", "--batch=4"]
+    made(*command, "--outdir", tmp_path / "plain")
+    text = made(*command, "--dest", tmp_path / "shards", "--shard-size=7")
+    assert text == f"Wrote 18 pictures in 3 shards to {tmp_path / 'shards'}.\n"
+    plain = [f"seed{seed:04d}-class{k:02d}.png" for seed in (3, 4, 5, 6, 7, 1) for k in range(3)]
+    found = []
+    for path in sorted((tmp_path / "shards").glob("*.tar")):
+        with tarfile.open(path) as tar:
+            found += [tar.extractfile(member).read() for member in tar if member.name.endswith(".png")]
+    assert found == [(tmp_path / "plain" / name).read_bytes() for name in plain]
+    (tmp_path / "shards/shard-000001.tar").unlink()
+    text = made(*command, "--dest", tmp_path / "shards", "--shard-size=7")
+    assert text == f"Wrote 18 pictures in 3 shards, 2 of which were there, to {tmp_path / 'shards'}.\n"
+    text = made(*command, "--dest", tmp_path / "shards", "--shard-size=7")
+    assert text == f"Nothing to do: {tmp_path / 'shards'} is complete, with 18 pictures.\n"
+
+
+@pytest.mark.parametrize("image_format", ["png", "webp"])
+def test_a_zip_holds_the_pictures_of_the_plain_folder(tmp_path, network, image_format):
+    command = ["--network", network, "--seeds=0-5", "--batch=4", f"--format={image_format}"]
+    made(*command, "--outdir", tmp_path / "plain")
+    assert made(*command, "--dest", tmp_path / "x.zip") == f"Wrote 6 pictures to {tmp_path / 'x.zip'}.\n"
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        for seed in range(6):
+            with archive.open(f"00000/img{seed:08d}.{image_format}") as file:
+                assert np.array_equal(pixels(file), pixels(tmp_path / f"plain/seed{seed:04d}.{image_format}"))
+
+
+@pytest.mark.usefixtures("cache")
+def test_what_moves_the_latents_is_part_of_the_settings(tmp_path, network, monkeypatch, capsys):
+    find_directions(tiny_generator(), num=2, num_samples=1000).save(tmp_path / "d.safetensors")
+    command = ["--network", network, "--seeds=0-5", "--compress=0.5", "--direction", tmp_path / "d.safetensors"]
+    made(*command, "--strength=3", "--outdir", tmp_path / "plain")
+    made(*command, "--strength=3", "--dest", tmp_path / "shards")
+    with tarfile.open(tmp_path / "shards/shard-000000.tar") as tar:
+        assert tar.extractfile("00000005.png").read() == (tmp_path / "plain/seed0005.png").read_bytes()
+    code, text = call_main(monkeypatch, capsys, *command, "--strength=4", "--dest", tmp_path / "shards")
+    assert (code, "strength 3.0, got 4.0" in text, text.count("\n")) == (1, True, 1)
+    result = run(*command, "--strength=1:3", "--dest", tmp_path / "other")
+    assert result.exit_code == 2 and "expected one number here" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--seeds=0", "--shard-size=3"], "expected --dest DIR"),
+        (["--seeds=0", "--dest=x.zip", "--shard-size=3"], "got one zip, expected a folder"),
+        (["--seeds=0", "--dest=x", "--grid"], "--grid does not go with --dest"),
+        (["--seeds=0", "--dest=x", "--outdir=out"], "--outdir does not go with --dest"),
+        (["--projected=x.npz", "--dest=x"], "--projected does not go with --dest"),
+        (["--seeds=0", "--dest=x", "--no-npz"], "--npz does not go with --dest"),
+    ],
+)
+def test_what_does_not_go_with_a_dest_is_a_usage_error(network, arguments, part):
+    result = run("--network", network, *arguments)
+    assert result.exit_code == 2
+    assert part in " ".join(result.output.split())

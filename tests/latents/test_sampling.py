@@ -10,6 +10,7 @@ from styleforge.latents import sampling
 from styleforge.latents.gaussian import mapping_sha256
 from styleforge.latents.sampling import (
     default_batch,
+    format_numbers,
     generate_images,
     generate_ws,
     load_projections,
@@ -56,6 +57,7 @@ def steps_apart(first, second):
 def test_seeds_are_read_in_the_order_given(text, seeds):
     assert parse_seeds(text) == seeds
     assert parse_seeds("4294967295") == [sampling.MAX_SEED]
+    assert parse_seeds(format_numbers(seeds)) == seeds
 
 
 @pytest.mark.parametrize("text", ["", ",", "1,", "a", "-1", "3-1", "1-2-3", "0x1", "1.5", "4294967296", "1;2"])

@@ -1,0 +1,218 @@
+"""What training costs on many GPUs: a model, and a measurement with 1 and 2 processes on this machine.
+
+    python benchmarks/scaling.py --seconds-per-image 0.0092 0.026 0.043 --bandwidth 25
+    python benchmarks/scaling.py --measure
+
+The first prints tables of Markdown for config F at 64, 256 and 1024 pixels; its inputs are the flags, and what a flag
+does not say is an assumption. The second trains a small network through torchrun on gloo, with one thread a process
+and the same batch in all, and prints the seconds of a step. `docs/scaling.md` has the formulas.
+"""
+# Symbols: n processes, b images of one process per step.
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from styleforge.data.portraits import write_portraits
+from styleforge.networks import Discriminator, Generator, network_preset
+
+RESOLUTIONS = (64, 256, 1024)
+PL_INTERVAL, R1_INTERVAL = 8, 16
+"""Of config F: every so many steps the path length penalty and R1 have an optimizer step of their own."""
+BYTES = 4
+"""Of a gradient: parameters are float32 at any precision of the activations."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Machine:
+    """What a step depends on besides the network."""
+
+    bandwidth: float
+    """Bytes per second that one GPU can send, and receive, to other machines."""
+    bandwidth_inside: float
+    """The same between GPUs of one machine."""
+    latency: float
+    """Seconds of one message."""
+    gpus_per_machine: int
+    """Processes that share a machine's disk and cores."""
+    images_per_reader: float
+    """Pictures per second that one reading process decodes."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Step:
+    """What one step takes, in seconds, and what follows."""
+
+    compute: float
+    """Forward and backward passes, with the regularisers' share."""
+    reduce: float
+    """All-reduce of gradients and of small numbers."""
+    images_per_sec: float
+    """All processes together."""
+    efficiency: float
+    """The share of the time in which the process computes."""
+    images_per_machine: float
+    """What a machine's disk and readers must give per second."""
+    readers: int
+    """Reading processes that each GPU needs."""
+
+
+def parameters(resolution: int) -> tuple[int, int]:
+    """Numbers of parameters of config F's G and D."""
+    with torch.device("meta"):
+        g_config, d_config = network_preset("config-f", resolution)
+        networks = Generator(g_config), Discriminator(d_config)
+    g, d = (sum(p.numel() for p in network.parameters()) for network in networks)
+    return g, d
+
+
+def bytes_per_step(resolution: int) -> float:
+    """Gradients that are averaged in a mean step."""
+    g, d = parameters(resolution)
+    return BYTES * (g * (1 + 1 / PL_INTERVAL) + d * (1 + 1 / R1_INTERVAL))
+
+
+def step(machine: Machine, resolution: int, n: int, b: int, sec_per_image: float) -> Step:
+    """The model: compute, then a ring all-reduce that nothing overlaps."""
+    large = 2 + 1 / PL_INTERVAL + 1 / R1_INTERVAL  # all-reduces of gradients in a mean step
+    small = 2 + 1 / PL_INTERVAL  # whether any rank stops, the mean w, the mean path length
+    bandwidth = machine.bandwidth if n > machine.gpus_per_machine else machine.bandwidth_inside
+    reduce = 2 * (n - 1) / n * bytes_per_step(resolution) / bandwidth
+    reduce += (large * 2 * (n - 1) + small * 2 * math.ceil(math.log2(n))) * machine.latency
+    compute = b * sec_per_image
+    images_per_sec = n * b / (compute + reduce)
+    return Step(
+        compute=compute,
+        reduce=reduce,
+        images_per_sec=images_per_sec,
+        efficiency=compute / (compute + reduce),
+        images_per_machine=images_per_sec / n * min(n, machine.gpus_per_machine),
+        readers=math.ceil(images_per_sec / n / machine.images_per_reader),
+    )
+
+
+def print_model(options: argparse.Namespace) -> None:
+    """Tables for each resolution and number of GPUs."""
+    machine = Machine(
+        bandwidth=options.bandwidth * 1e9,
+        bandwidth_inside=options.bandwidth_inside * 1e9,
+        latency=options.latency,
+        gpus_per_machine=options.gpus_per_machine,
+        images_per_reader=1.0,
+    )
+    for resolution, seconds, rate in zip(
+        RESOLUTIONS, options.seconds_per_image, options.images_per_reader, strict=True
+    ):
+        machine.images_per_reader = rate
+        g, d = parameters(resolution)
+        print(
+            f"\nConfig F at {resolution}²: G {g:,}, D {d:,} parameters, {bytes_per_step(resolution) / 1e6:.0f} MB of "
+            f"gradients a step; {seconds:g} s per image and GPU, {options.bandwidth_inside:g} GB/s in a machine and "
+            f"{options.bandwidth:g} outside, {options.latency:g} s latency, {rate:g} images/s per reader\n"
+        )
+        print(
+            "| GPUs | images per GPU | batch | compute ms | all-reduce ms | step ms | images/s | computing | "
+            "images/s per machine | readers per GPU |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|---|")
+        for n in options.gpus:
+            for b in options.batch_per_gpu:
+                made = step(machine, resolution, n, b, seconds)
+                print(
+                    f"| {n} | {b} | {n * b} | {made.compute * 1e3:.1f} | {made.reduce * 1e3:.1f} | "
+                    f"{(made.compute + made.reduce) * 1e3:.1f} | {made.images_per_sec:,.0f} | {made.efficiency:.0%} | "
+                    f"{made.images_per_machine:,.0f} | {made.readers} |"
+                )
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Trains with 1 and 2 processes, the same batch in all, and prints the seconds of a step as JSON."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "portraits.zip"
+        write_portraits(data, resolution=options.resolution, num=256)
+        seconds = {n: sec_per_step(options, data, n, Path(folder) / f"runs{n}") for n in (1, 2)}
+    result = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, gloo, 1 thread a process",
+        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "resolution": options.resolution,
+        "batch": options.batch,
+        "cbase": options.cbase,
+        "cmax": options.cmax,
+        "sec_per_step": {n: round(statistics.median(ticks), 4) for n, ticks in seconds.items()},
+        "ticks": {n: [round(tick, 4) for tick in ticks] for n, ticks in seconds.items()},
+        "speedup": round(statistics.median(seconds[1]) / statistics.median(seconds[2]), 3),
+    }
+    print(json.dumps(result, indent=2))
+
+
+def sec_per_step(options: argparse.Namespace, data: Path, n: int, outdir: Path) -> list[float]:
+    """Mean seconds of a step in each tick of 16 steps, which has all phases in their due share, but for the first."""
+    steps_per_tick = R1_INTERVAL
+    kimg_per_tick = steps_per_tick * options.batch / 1000
+    arguments = {
+        "--data": data,
+        "--outdir": outdir,
+        "--batch": options.batch,
+        "--cbase": options.cbase,
+        "--cmax": options.cmax,
+        "--tick": kimg_per_tick,
+        "--kimg": kimg_per_tick * (options.ticks + 1),
+        "--snap": 10**6,
+        "--metrics": "none",
+        "--workers": 0,
+        "--device": "cpu",
+    }
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
+    command = ["-m", "styleforge.cli.main", "train", *(str(word) for pair in arguments.items() for word in pair)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, *command], env=environment, check=True, stdout=subprocess.DEVNULL)
+    (log,) = outdir.glob("*/stats.jsonl")
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    full = [line for line in lines if line["Progress/tick"]["mean"] > 1]  # the first is one step, the second warms up
+    return [line["Timing/sec_per_kimg"]["mean"] * options.batch / 1000 for line in full]
+
+
+def main() -> None:
+    """Runs the model or the measurement."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64, 512])
+    parser.add_argument("--batch-per-gpu", type=int, nargs="+", default=[4, 32], help="images of one GPU per step")
+    parser.add_argument(
+        "--seconds-per-image", type=float, nargs=3, default=[0.0092, 0.026, 0.043], metavar=("S64", "S256", "S1024"),
+        help="1 / train_img_per_sec of `styleforge bench` on one GPU; the defaults are assumptions",
+    )  # fmt: skip
+    parser.add_argument("--bandwidth", type=float, default=25.0, help="GB/s of one GPU to other machines")
+    parser.add_argument("--bandwidth-inside", type=float, default=200.0, help="the same between GPUs of one machine")
+    parser.add_argument("--latency", type=float, default=10e-6, help="seconds of one message")
+    parser.add_argument("--gpus-per-machine", type=int, default=8)
+    parser.add_argument(
+        "--images-per-reader", type=float, nargs=3, default=[1200, 380, 23], metavar=("R64", "R256", "R1024"),
+        help="images/s of one reading process; the defaults are assumptions",
+    )  # fmt: skip
+    parser.add_argument("--measure", action="store_true", help="time 1 and 2 processes here instead")
+    parser.add_argument("--resolution", type=int, default=32, help="of --measure")
+    parser.add_argument("--batch", type=int, default=16, help="of --measure, all processes together")
+    parser.add_argument("--cbase", type=int, default=2048, help="of --measure")
+    parser.add_argument("--cmax", type=int, default=64, help="of --measure")
+    parser.add_argument("--ticks", type=int, default=5, help="of --measure, each of 16 steps")
+    options = parser.parse_args()
+    if options.measure:
+        measure(options)
+    else:
+        print_model(options)
+
+
+if __name__ == "__main__":
+    main()
