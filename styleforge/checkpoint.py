@@ -158,9 +158,10 @@ def load(source: str | Path) -> Checkpoint:
             metadata = file.metadata() or {}
             if metadata.get("format") == FORMAT:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-    except SafetensorError as error:
+    except (SafetensorError, TypeError, RuntimeError, OverflowError) as error:  # PyTorch's, about impossible shapes
         raise ValueError(
-            f"{source}: got a file that is damaged, cut off or of another kind ({error}), expected a styleforge "
+            f"{source}: got a file that is damaged, cut off or of another kind "
+            f"({' '.join(str(error).split())[:200]}), expected a styleforge "
             "checkpoint; take another copy or an earlier snapshot"
         ) from error
     if metadata.get("format") != FORMAT:

@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import stat
+import struct
 import threading
 import zipfile
 from dataclasses import replace
@@ -425,3 +426,15 @@ def test_a_bundled_name_is_the_model_beside_a_folder_of_that_name_too(tmp_path, 
     assert checkpoint.resolve("demo") == checkpoint.BUNDLED / "demo.safetensors"
     with pytest.raises(FileNotFoundError, match="folder without"):
         checkpoint.resolve("./demo/")
+
+
+def test_an_impossible_shape_is_refused_in_one_sentence(tmp_path, refuses):
+    path = tmp_path / "shape.safetensors"
+    header = {
+        "__metadata__": {"format": checkpoint.FORMAT, "header": "{}", "sha256": ""},
+        "x": {"dtype": "F32", "shape": [0, 2**63], "data_offsets": [0, 0]},
+    }
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    with refuses("shape.safetensors", "damaged", "expected"):
+        checkpoint.load(path)

@@ -19,6 +19,41 @@ _LICENCES = {
 }
 
 
+def checked_facts(info: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The facts that a file tells about itself, as they may be shown to people.
+
+    Args:
+        info: JSON objects out of the file.
+        what: The file, for messages.
+
+    Returns:
+        The same, with control characters written out.
+
+    Raises:
+        ValueError: ``source`` or ``origin`` is no object, or a number is beyond all use.
+    """
+    for key in ("source", "origin"):
+        if not isinstance(info.get(key, {}), dict):
+            raise ValueError(f"{what}: got {key} that is no JSON object, expected facts; is the file damaged?")
+    try:
+        return {_shown(key, what): _shown(value, what) for key, value in info.items()}
+    except RecursionError as error:
+        raise ValueError(f"{what}: got facts inside each other without end, expected a few; is it damaged?") from error
+
+
+def _shown(value: Any, what: str) -> Any:
+    """One fact, whatever it holds included."""
+    if isinstance(value, str):  # a terminal would obey control characters
+        return "".join(c if c.isprintable() or c in "\n\t\xa0" else ascii(c)[1:-1] for c in value)
+    if isinstance(value, dict):
+        return {_shown(key, what): _shown(one, what) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_shown(one, what) for one in value]
+    if isinstance(value, int) and value.bit_length() > 64:
+        raise ValueError(f"{what}: got a number of {value.bit_length():,} bits, expected facts; is the file damaged?")
+    return value
+
+
 def make_card(loaded: Checkpoint, unheld: Sequence[str] = ()) -> dict[str, Any]:
     """Gathers the facts about a checkpoint as JSON objects.
 

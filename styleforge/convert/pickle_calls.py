@@ -320,7 +320,7 @@ def read_legacy(stream: Stream, size: int, budget: Budget, *, nested: bool = Fal
     one.load()  # the sizes of C's types
     value = one.load()
     keys = one.load()
-    if not isinstance(keys, list) or {key for key in keys if isinstance(key, str)} != storages.keys():
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or set(keys) != storages.keys():
         raise ValueError("got other storages than the tensors need")
     for key in keys:
         values = storages[key].values

@@ -68,8 +68,9 @@ def _read_zip(path: Path) -> Any:
     """PyTorch's format since 1.6: an uncompressed zip with ``data.pkl`` and one entry for each storage."""
     broken = zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, struct.error, zlib.error
     try:
+        _require_few_entries(path)
         archive = zipfile.ZipFile(path)
-    except broken as error:
+    except (*broken, ValueError) as error:  # names that are no text
         raise ValueError(
             f"{path}: got a zip archive that is damaged or cut off ({error}), expected a file of torch.save; "
             "take another copy"
@@ -81,10 +82,18 @@ def _read_zip(path: Path) -> Any:
             raise ValueError(f"got a damaged zip archive ({error})") from error
 
 
+def _require_few_entries(path: Path) -> None:
+    """Refuses an archive that lists more entries than any checkpoint has, before each becomes an object."""
+    with path.open("rb") as file:
+        num = sum(block.count(b"PK\x01\x02") for block in iter(lambda: file.read(1 << 20), b""))
+    if num > MAX_ENTRIES:
+        raise ValueError(f"more than {MAX_ENTRIES:,} entries")
+
+
 def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
     names = archive.namelist()
     found = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
-    if len(found) != 1 or len(names) > MAX_ENTRIES:
+    if len(found) != 1:
         raise ValueError("got a zip archive that no torch.save wrote, expected data.pkl in it")
     folder = found[0].removesuffix("data.pkl")
     budget, storages = Budget(size), {}

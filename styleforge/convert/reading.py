@@ -15,6 +15,7 @@ from torch import Tensor
 from styleforge import checkpoint
 from styleforge.checkpoint import Checkpoint, Network, is_url
 from styleforge.convert import nvlabs, pickle_files, rosinality, tensorflow
+from styleforge.convert.card import checked_facts
 from styleforge.convert.modules import flatten, is_module
 from styleforge.convert.state import as_number, as_tensors, has, shown
 from styleforge.convert.unpickle import Record
@@ -31,6 +32,10 @@ OURS_KEY = "styleforge"
 """Where files for others keep, as JSON text, what only we know about the networks."""
 NAMES = ("G_ema", "G", "D")
 """What a checkpoint holds."""
+MAX_TENSORS = 100_000
+"""Of one file; the networks of all kinds have some thousands at most."""
+MAX_MEAN_WEIGHTS = 1 << 23
+"""Weights of a mapping network of which the mean of w is estimated; eight layers of 512 have 2 million."""
 ROSINALITY_KEYS = {"G_ema": "g_ema", "G": "g", "D": "d"}
 """Their names in files of rosinality/stylegan2-pytorch."""
 
@@ -77,6 +82,7 @@ def load_any(source: str | Path) -> Checkpoint:
         if tree is None:
             loaded = checkpoint.load(path)
             loaded.source = str(source)
+            loaded.info = checked_facts(loaded.info, str(source))
             if is_url(source):
                 loaded.info["source"] = _facts(path, source, OURS)
             return loaded
@@ -107,11 +113,20 @@ def _read_foreign_safetensors(path: Path) -> dict[str, Tensor] | None:
 
     try:
         with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            if len(names) > MAX_TENSORS:
+                raise ValueError(
+                    f"{path}: got {len(names):,} tensors, expected at most {MAX_TENSORS:,}; is it a checkpoint?"
+                )
             if (file.metadata() or {}).get("format") == checkpoint.FORMAT:
                 return None
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+            return {name: file.get_tensor(name) for name in names}
     except SafetensorError:
         return None
+    except (TypeError, RuntimeError, OverflowError) as error:  # PyTorch's, about shapes that it does not have
+        raise ValueError(
+            f"{path}: got tensors of shapes or types that PyTorch does not have, expected a network's; is it damaged?"
+        ) from error
 
 
 def _facts(path: Path, source: str | Path, kind: str) -> dict[str, Any]:
@@ -244,6 +259,12 @@ def _from_rosinality(tree: Mapping[str, Any]) -> _Found:
                 raise ValueError(
                     f"{theirs}: got no latent_avg for w of length {G.w_dim}, expected at most {MAX_W_DIM} without it"
                 )
+            weights = sum(parameter.numel() for parameter in G.mapping.parameters())
+            if weights > MAX_MEAN_WEIGHTS:
+                raise ValueError(
+                    f"{theirs}: got no latent_avg for a mapping network of {weights:,} weights, expected at most "
+                    f"{MAX_MEAN_WEIGHTS:,} without it"
+                )
             G.mapping.w_avg.copy_(moments(sample_w(G, NUM_SAMPLES))[0])
             found.notes.append(f"{ours}: w_avg estimated from random latents, since the file has no latent_avg")
         found.networks[ours] = G
@@ -280,7 +301,7 @@ def _restore(found: _Found, tree: Mapping[str, Any]) -> _Found:
     kept = json.loads(text)
     if not isinstance(kept, dict) or not all(isinstance(kept.get(key), dict) for key in ("info", "config", "networks")):
         raise ValueError(f"{OURS_KEY}: got facts of another form, expected what styleforge writes; convert it again")
-    found.info, found.config = kept["info"], kept["config"]
+    found.info, found.config = checked_facts(kept["info"], OURS_KEY), kept["config"]
     for name, network in found.networks.items():
         values = kept["networks"].get(name)
         if not isinstance(values, dict):

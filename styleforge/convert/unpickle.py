@@ -25,6 +25,8 @@ MAX_NUMBER_KEYS = 10_000
 Optimizers of PyTorch up to 1.5 have them, one for each parameter."""
 MAX_BITS = 1024
 """Of one whole number."""
+MAX_NAME = 200
+"""Characters of a module or of a name in it: each object of a class keeps them."""
 
 Stream = IO[bytes] | mmap.mmap
 PersistentLoad = Callable[[Any], Any]
@@ -184,9 +186,7 @@ class Machine:
         self.stack.append(tuple(reversed([self._pop() for _ in range(count)])))
 
     def _name(self, module: Any, name: Any) -> None:
-        if not (isinstance(module, str) and isinstance(name, str)):
-            raise ValueError("got a name that is no text")
-        self.stack.append(Name(module, name))
+        self.stack.append(_checked_name(module, name))
 
     def _get(self, index: Any) -> None:
         if int(index) not in self.memo:
@@ -242,7 +242,7 @@ class Machine:
 
     def _old_instance(self, path: Any) -> None:
         arguments = self._pop_mark()
-        self._new(Name(*path.split(" ", 1)), arguments)
+        self._new(_checked_name(*path.split(" ", 1)), arguments)
 
     def _build(self, _: Any) -> None:
         state, target = self._pop(), self._top()
@@ -250,6 +250,14 @@ class Machine:
             target.state = state
         else:
             self.build(target, state)
+
+
+def _checked_name(module: Any, name: Any) -> Name:
+    if not (isinstance(module, str) and isinstance(name, str)):
+        raise ValueError("got a name that is no text")
+    if len(module) > MAX_NAME or len(name) > MAX_NAME:
+        raise ValueError(f"got a name of more than {MAX_NAME} characters")
+    return Name(module, name)
 
 
 def new_object(cls: Name) -> Any:

@@ -62,6 +62,13 @@ def in_zip(data: bytes, compress: bool = False, extra: dict[str, bytes] | None =
     return file.getvalue()
 
 
+def full_directory(num: int) -> bytes:
+    """A zip archive that lists entries without having them."""
+    entry = b"PK\x01\x02" + struct.pack("<4B4H3I5H2I", 20, 0, 20, 0, *[0] * 7, 1, *[0] * 6) + b"x"
+    end = b"PK\x05\x06" + struct.pack("<4H2IH", 0, 0, 0xFFFF, 0xFFFF, num * len(entry), 30, 0)
+    return b"PK\x03\x04" + bytes(26) + entry * num + end
+
+
 def storage_reference(numel: int, cls: str = "FloatStorage", key: str = "0") -> bytes:
     """Instructions that push a storage of PyTorch's zip format."""
     return (
@@ -188,6 +195,15 @@ def bombs() -> dict[str, bytes]:
         "the same view a thousand times": in_zip(b"\x80\x02" + memoized(storage_reference(1_000_000), 0) + b"0(" + call(
         "torch._utils", "_rebuild_tensor_v2", b"h\x00", b"K\x00", b"J\x40\x42\x0f\x00\x85", b"K\x01\x85", b"\x89",
         b"}") * 1000 + b"l.", extra={"data/0": bytes(4_000_000)}),
+        "tower as the name of a storage": pickle.dumps(0x1950A86A20F9469CFC6C) + pickle.dumps(1001) + pickle.dumps({})
+        + pickle.dumps([]) + b"\x80\x02]" + tower + b"a.",
+        "a long name again and again": b"\x80\x02" + memoized(named("m" * 1_000_000, "N"), 0) + b"("
+        + b"h\x00)\x81" * 100_000 + b"l.",
+        "long names from text": b"\x80\x04" + memoized(text("m" * 1_000_000), 0) + b"("
+        + b"h\x00h\x00\x93)\x81" * 80_000 + b"l.",
+        "long name of an instance": b"(i" + b"m" * 1_000_000 + b"\nN\n.",
+        "a directory of entries": full_directory(1_000_000),
+        "a name that is no text": in_zip(b"N.", extra={"\u00e9": b""}).replace("\u00e9".encode(), b"\xff\xff"),
     }  # fmt: skip
 
 

@@ -135,6 +135,10 @@ def states(folder: Path) -> dict[str, bytes]:
         save(f"rosinality, {name}, no noise", {k: v for k, v in (theirs | changed).items() if "noises." not in k})
     wide = GeneratorConfig(resolution=8, channel_base=8, channel_max=1, z_dim=W, w_dim=W, mapping_layers=0)
     save("rosinality, long w without its mean", {"g_ema": rosinality.to_state(Generator(wide))})
+    deep = {f"style.{i}.weight": torch.zeros(512, 512).char() for i in range(1, 100)}
+    deep |= {f"style.{i}.bias": torch.zeros(512) for i in range(1, 100)}
+    wide = GeneratorConfig(resolution=8, channel_base=8, channel_max=1, z_dim=512, w_dim=512, mapping_layers=1)
+    save("rosinality, many layers without the mean of w", {"g_ema": rosinality.to_state(Generator(wide)) | deep})
     without = {k: v for k, v in theirs.items() if "noises." not in k}
     pixels = {f"to_rgbs.{i}.bias": bias for i in range(13)} | {
         f"convs.{i}.activate.bias": torch.zeros(1) for i in range(26)
@@ -192,8 +196,25 @@ def own_files(folder: Path) -> dict[str, bytes]:
         "no config": own_file(folder, [1], tensors),
         "info": own_file(folder, config, tensors, info=[1]),
         "config": own_file(folder, config, tensors, config="text"),
+        "source": own_file(folder, config, tensors, info={"source": "text"}),
+        "origin": own_file(folder, config, tensors, info={"origin": [1]}),
+        "training length": own_file(folder, config, tensors, info={"kimg": 10**400}),
+        "number in the facts": own_file(folder, config, tensors, info={"notes": [{"a": 10**400}]}),
     }
     return corpus
+
+
+def foreign_safetensors(_: Path) -> dict[str, bytes]:
+    """Safetensors of shapes that PyTorch does not have, or of tensors without end."""
+
+    def file(header: str, data: bytes = b"") -> bytes:
+        return len(header).to_bytes(8, "little") + header.encode() + data
+
+    empty = '"synthesis.%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    return {
+        "side": file('{"to_rgb1.bias":{"dtype":"F32","shape":[0,9223372036854775808],"data_offsets":[0,0]}}'),
+        "tensors": file("{" + ",".join(empty % i for i in range(600_000)) + "}"),
+    }
 
 
 def tensorflow_pickles(folder: Path) -> dict[str, bytes]:
@@ -318,4 +339,4 @@ def attributes(folder: Path) -> dict[str, bytes]:
     return corpus
 
 
-CORPORA = (modules, states, own_files, tensorflow_pickles, arguments, attributes)
+CORPORA = (modules, states, own_files, foreign_safetensors, tensorflow_pickles, arguments, attributes)

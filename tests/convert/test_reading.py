@@ -372,3 +372,12 @@ def test_odd_facts_in_our_files_harm_nothing(facts, tmp_path):
     card = make_card(load_any(tmp_path / "x.safetensors"))
     assert card["kimg"] is None and card["metrics"] == {}
     assert "# title" in to_markdown(card, "title")
+
+
+def test_control_characters_in_the_facts_of_a_file_are_written_out(tmp_path):
+    G = Generator(GeneratorConfig(resolution=8, channel_base=32, z_dim=4, w_dim=4, mapping_layers=2))
+    facts = {"notes": ["\x1b[2Jgone", "\ud800"], "licence": "one\ntwo", "kimg": 3}
+    checkpoint.save(tmp_path / "x.safetensors", G_ema=G, info=facts)
+    info = load_any(tmp_path / "x.safetensors").info
+    assert info["notes"] == ["\\x1b[2Jgone", "\\ud800"]
+    assert info["licence"] == "one\ntwo" and info["kimg"] == 3
