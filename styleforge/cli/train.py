@@ -33,6 +33,7 @@ _FIELDS = {
     "workers": "workers",
     "kimg": "total_kimg",
     "batch_gpu": "batch_gpu",
+    "checkpoint_from": "checkpoint_resolution",
     "gamma": "gamma",
     "glr": "g_lr",
     "dlr": "d_lr",
@@ -47,9 +48,14 @@ _FIELDS = {
     "extractor": "extractor",
 }
 _MAY_CHANGE = (
-    "data", "kimg", "batch_gpu", "workers", "tick", "snap", "keep", "device", "precision", "metrics", "extractor",
+    "data", "kimg", "batch_gpu", "checkpoint_from", "workers", "tick", "snap", "keep", "device", "precision",
+    "metrics", "extractor",
 )  # fmt: skip
 """Flags that --resume takes: none of them changes what the run has been so far."""
+
+
+def _count_or_auto(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    return value if value in (None, "auto") else click.INT.convert(value, parameter, ctx)
 
 
 @click.command(
@@ -87,7 +93,18 @@ Examples:
 )
 @_size("--kimg", type=float, metavar="N", help="Length in thousands of real images shown.  [default: 25000]")
 @_size("--batch", type=int, metavar="N", help="Images per step, over all processes.")
-@_size("--batch-gpu", type=int, metavar="N", help="Images at a time in each process; less saves memory.")
+@_size(
+    "--batch-gpu",
+    callback=_count_or_auto,
+    metavar="N",
+    help="Images at a time in each process; less saves memory. auto tries what fits.",
+)
+@_size(
+    "--checkpoint-from",
+    type=int,
+    metavar="RES",
+    help="Compute activations of this resolution and above twice instead of keeping them, which saves memory.",
+)
 @_size("--cbase", type=int, metavar="N", help="Channels at resolution r are min(cbase / r, cmax).")
 @_size("--cmax", type=int, metavar="N", help="Upper limit of the channels.")
 @_size("--map-depth", type=int, metavar="N", help="Layers of the mapping network.")
@@ -126,6 +143,9 @@ def train(ctx: click.Context, **flags: Any) -> None:
     """
     if flags.pop("fp32"):
         flags["precision"] = "fp32"
+    flags["auto_batch"] = flags["batch_gpu"] == "auto"
+    if flags["auto_batch"]:
+        flags["batch_gpu"] = None
     if flags["resume"] is not None:
         result: TrainResult | None = _resume(ctx, flags)
     else:
@@ -154,6 +174,7 @@ def _resume(ctx: click.Context, flags: dict[str, Any]) -> TrainResult:
         changes=changes,
         wandb_project=flags["wandb"],
         minutes=flags["minutes"],
+        auto_batch=flags["auto_batch"],
     )
 
 
@@ -165,10 +186,19 @@ def _start(flags: dict[str, Any]) -> TrainResult | None:
         raise click.UsageError("got neither --data nor --resume, expected one: a dataset, or a run to go on with.")
     config = build_config(flags)
     if flags["dry_run"]:
+        if flags["auto_batch"]:
+            click.echo("--batch-gpu auto: what fits is found out when training starts.", err=True)
         click.echo(json.dumps(config.to_dict(), indent=2))
         return None
     init_from = None if flags["init_from"] is None else load_any(flags["init_from"])
-    return start(config, measuring(config), init_from=init_from, wandb_project=flags["wandb"], minutes=flags["minutes"])
+    return start(
+        config,
+        measuring(config),
+        init_from=init_from,
+        wandb_project=flags["wandb"],
+        minutes=flags["minutes"],
+        auto_batch=flags["auto_batch"],
+    )
 
 
 def _metric_names(text: str | None) -> str:

@@ -14,12 +14,13 @@ from styleforge.networks.config import DiscriminatorConfig
 from styleforge.networks.growing import split_lod
 from styleforge.networks.layers import SQRT2, Conv2d, FullyConnected, resample_filters
 from styleforge.networks.mapping import LabelMapping, require_labels
+from styleforge.networks.recompute import recomputes, run_block
 from styleforge.networks.sizes import block_name
 from styleforge.ops import box_downsample2d, downsample2d, minibatch_stddev
 from styleforge.ops.shapes import assert_shape, require_shape
 
 
-def _from_rgb(config: DiscriminatorConfig, channels: int) -> Conv2d:
+def _from_rgb(config: DiscriminatorConfig, channels: int, clamp: float | None) -> Conv2d:
     """1×1 convolution from image channels to features."""
     return Conv2d(
         config.img_channels,
@@ -27,7 +28,7 @@ def _from_rgb(config: DiscriminatorConfig, channels: int) -> Conv2d:
         1,
         activation="lrelu",
         convention=config.convention,
-        clamp=config.conv_clamp,
+        clamp=clamp,
     )
 
 
@@ -45,7 +46,7 @@ class DiscriminatorBlock(nn.Module):
         channels, out_channels = config.channels[index], config.channels[index - 1]
         is_first = index == config.plan.doublings
         has_rgb = is_first or config.architecture == "skip" or config.progressive
-        self.fromrgb = _from_rgb(config, channels) if has_rgb else None
+        self.fromrgb = _from_rgb(config, channels, config.conv_clamp) if has_rgb else None
         self.conv0 = Conv2d(
             channels, channels, 3, activation="lrelu", convention=config.convention, clamp=config.conv_clamp
         )
@@ -85,7 +86,8 @@ class DiscriminatorEpilogue(nn.Module):
         self.config, self.size = config, config.plan.base
         channels = config.channels[0]
         features = config.head_features or channels
-        self.fromrgb = _from_rgb(config, channels) if config.architecture == "skip" or config.progressive else None
+        has_rgb = config.architecture == "skip" or config.progressive
+        self.fromrgb = _from_rgb(config, channels, None) if has_rgb else None  # unclamped, as the PyTorch release's
         self.conv = Conv2d(
             channels + config.mbstd_channels,
             channels,
@@ -138,6 +140,9 @@ class Discriminator(nn.Module):
         self.config = config
         self.compute_dtype: torch.dtype | None = None
         """Float type of the features but for the end (mixed precision); None is that of the images."""
+        self.checkpoint_resolution: int | None = None
+        """In training, blocks of this nominal resolution and above keep no activations for the backward pass but
+        compute them again; None keeps all. Results are the same."""
         for i in range(config.plan.doublings, 0, -1):
             self.add_module(block_name(config.plan.sizes[i]), DiscriminatorBlock(config, i))
         self.add_module(block_name(config.plan.base), DiscriminatorEpilogue(config))
@@ -222,7 +227,9 @@ class Discriminator(nn.Module):
         yield x
         for i, block in enumerate(blocks[:-1]):
             assert isinstance(block, DiscriminatorBlock)
-            x = block(x)  # [N, channels, h/2, w/2]
+            x = run_block(
+                block, x, recompute=recomputes(self, config.plan.nominal[block.index])
+            )  # [N, channels, h/2, w/2]
             fromrgb = blocks[i + 1].fromrgb
             if config.architecture == "skip":
                 assert self.f is not None and fromrgb is not None

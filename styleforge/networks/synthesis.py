@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from styleforge.networks.config import GeneratorConfig
 from styleforge.networks.growing import split_lod
 from styleforge.networks.layers import SQRT2, Conv2d, FullyConnected, resample_filters
+from styleforge.networks.recompute import recomputes, run_block
 from styleforge.networks.sizes import block_name
 from styleforge.networks.style_layers import NOISE_MODES, AdaINEpilogue, AdaINLayer, ModulatedLayer, NoiseInput, ToRGB
 from styleforge.ops import nearest_upsample2d, upsample2d
@@ -136,6 +137,9 @@ class SynthesisNetwork(nn.Module):
         self.config = config
         self.compute_dtype: torch.dtype | None = None
         """Float type of the features (mixed precision); None is that of ws. Styles and RGB keep the type of ws."""
+        self.checkpoint_resolution: int | None = None
+        """In training, blocks of this nominal resolution and above keep no activations for the backward pass but
+        compute them again; None keeps all. Results are the same."""
         for i, size in enumerate(config.plan.sizes):
             self.add_module(block_name(size), SynthesisBlock(config, i))
 
@@ -189,7 +193,11 @@ class SynthesisNetwork(nn.Module):
         x: Tensor | None = None
         for block, block_maps in zip(blocks, maps, strict=True):
             end = first + len(block.style_layers)
-            x = block(x, ws[:, first:end].unbind(1), noise_mode, block_maps, self.compute_dtype)  # [N, channels, h, w]
+            x = run_block(
+                block,
+                *(x, ws[:, first:end].unbind(1), noise_mode, block_maps, self.compute_dtype),
+                recompute=recomputes(self, config.plan.nominal[block.index]),
+            )  # [N, channels, h, w]
             assert_shape(x, [len(ws), config.channels[block.index], *block.size])
             features.append(x)
             w_rgb.append(ws[:, end] if end < config.num_ws else None)

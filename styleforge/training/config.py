@@ -18,6 +18,7 @@ _FLAGS = {
     **{field: f"--{field}" for field in ("batch", "gamma", "keep", "precision", "seed", "subset", "workers")},
     "total_kimg": "--kimg",
     "batch_gpu": "--batch-gpu",
+    "checkpoint_resolution": "--checkpoint-from",
     "g_lr": "--glr",
     "d_lr": "--dlr",
     "kimg_per_tick": "--tick",
@@ -107,6 +108,9 @@ class TrainConfig:
     """Images per step, over all processes."""
     batch_gpu: int | None = None
     """Images at a time in each process; None for its whole share. Less saves memory: gradients accumulate."""
+    checkpoint_resolution: int | None = None
+    """Blocks of this nominal resolution and above keep no activations for the backward pass but compute them again;
+    None keeps all."""
     seed: int = 0
     """Initial weights, order of the pictures and all random numbers."""
     device: str = "auto"
@@ -174,7 +178,7 @@ class TrainConfig:
         for field in ("gamma", "r1_interval", "pl_weight", "pl_interval", "workers", "keep", "ema_kimg"):
             self._require(field, 0 <= getattr(self, field) < math.inf, "0 or more")
         self._require("seed", 0 <= self.seed < 2**32, "a number from 0 to 4294967295")
-        for field in ("batch_gpu", "subset"):
+        for field in ("batch_gpu", "checkpoint_resolution", "subset"):
             self._require(field, getattr(self, field) is None or getattr(self, field) >= 1, "1 or more")
         for field in ("style_mixing_prob", "pl_decay", "w_avg_decay"):
             self._require(field, 0 <= getattr(self, field) <= 1, "a number from 0 to 1")

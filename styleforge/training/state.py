@@ -60,6 +60,7 @@ class TrainState:
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         dtype = compute_dtype(config, device)
         self.G.synthesis.compute_dtype = self.D.compute_dtype = dtype
+        self.G.synthesis.checkpoint_resolution = self.D.checkpoint_resolution = config.checkpoint_resolution
         self.pl_mean = torch.zeros([], device=device)
         self.pictures = ""
         """A digest of the pictures' names, whose order decides what is seen next."""

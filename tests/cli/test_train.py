@@ -100,6 +100,8 @@ def test_transfer_lists_what_it_took(data, tmp_path):
         (["--data", "{data}", "--set", "generator.use_noise=no"], "generator.use_noise=false"),
         (["--data", "{data}", "--set", "pl_batch_shrink=1.5"], "pl_batch_shrink"),
         (["--data", "{data}", "--batch", "0"], "--batch"),
+        (["--data", "{data}", "--batch-gpu", "most"], "--batch-gpu"),
+        (["--data", "{data}", "--checkpoint-from", "0"], "--checkpoint-from"),
         (["--data", "{data}", "--device", "abacus"], "abacus"),
         (["--resume", "{tmp}"], "run directory"),
         (["--resume", "{tmp}", "--gamma", "3"], "--gamma"),
@@ -191,3 +193,22 @@ def test_a_growing_network_is_measured_afterwards_as_in_training(data, tmp_path,
     G, one = load_generator(run_dir), Image.open(tmp_path / "seed0000.png")
     (expected,) = (x for *_, x in generate_images(G, [0], lod=1.0))
     np.testing.assert_array_equal(np.asarray(one).transpose(2, 0, 1), expected[0].numpy())
+
+
+def test_auto_finds_how_many_images_fit_and_keeps_the_number(data, tmp_path):
+    result = invoke("--data", data, "--outdir", tmp_path, "--kimg=0.004", "--batch-gpu=auto", *TINY)
+    assert result.exit_code == 0, result.output
+    (run_dir,) = tmp_path.iterdir()
+    assert "4 images at a time in each process (--batch-gpu auto)" in result.output
+    assert json.loads((run_dir / "training_options.json").read_text())["batch_gpu"] == 4
+
+
+def test_a_dry_run_leaves_auto_open(data):
+    assert dry_run("--data", data, "--batch-gpu=auto")["batch_gpu"] is None
+
+
+def test_a_resumed_run_may_keep_fewer_activations(data, tmp_path):
+    assert invoke("--data", data, "--outdir", tmp_path, "--kimg=0.004", *TINY).exit_code == 0
+    (run_dir,) = tmp_path.iterdir()
+    assert invoke("--resume", run_dir, "--kimg=0.008", "--checkpoint-from=8").exit_code == 0
+    assert json.loads((run_dir / "training_options.json").read_text())["checkpoint_resolution"] == 8

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from styleforge.networks import Discriminator, DiscriminatorConfig, fade_images, network_preset, preset_names
+from styleforge.networks.layers import Conv2d
 from styleforge.ops import box_downsample2d
 
 TINY = {"resolution": 32, "channel_base": 256, "channel_max": 12, "mapping_layers": 2}
@@ -185,3 +186,12 @@ def test_bad_inputs_are_refused(refuses):
         D(img, lod=0.5)
     with refuses("lod", "4", "0 to 3"):
         make(architecture="orig", progressive=True)(img, lod=4)
+
+
+def test_the_rgb_layer_at_the_base_grid_of_input_skips_is_the_one_without_a_clamp():
+    """As in the PyTorch release: all convolutions and RGB layers above it have the clamp."""
+    D = make(resolution=16, architecture="skip", conv_clamp=256)
+    clamps = {name: layer.clamp for name, layer in D.named_modules() if isinstance(layer, Conv2d)}
+    assert {name for name, clamp in clamps.items() if clamp is None} == {"b4.fromrgb"}
+    D.b4.fromrgb.bias.data.fill_(1000.0)
+    assert D.b4.fromrgb(torch.zeros(1, 3, 4, 4)).min() > 1000

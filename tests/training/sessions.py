@@ -5,8 +5,10 @@ import signal
 from pathlib import Path
 
 import safetensors.torch
+import torch
 
-from styleforge.training import resume, train
+from styleforge import dist
+from styleforge.training import probe, resume, train
 from styleforge.training.loop import Loop
 
 
@@ -16,6 +18,19 @@ def run(config):
     if run_dirs and (run_dirs[-1] / "training_options.json").exists():
         return resume(run_dirs[-1], quiet=True)
     return train(config, quiet=True)
+
+
+def choose(config, sizes):
+    """What every rank chooses as ``--batch-gpu auto``, where each has memory for so many images; None for none."""
+
+    def largest(*_):
+        if sizes[dist.rank()] is None:
+            raise MemoryError
+        return probe.Choice(batch_gpu=sizes[dist.rank()], reason="")
+
+    probe._largest_by_estimate = largest
+    with dist.Group(torch.device("cpu")):
+        return probe.choose_batch_gpu(config, torch.device("cpu")).batch_gpu
 
 
 def run_and_say_when(connection, config):

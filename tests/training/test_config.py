@@ -37,6 +37,7 @@ def test_every_field_survives_json(config):
         "precision": "bf16",
         "subset": 7,
         "batch_gpu": 3,
+        "checkpoint_resolution": 64,
         "ema_rampup": 0.25,
     }
     for field in dataclasses.fields(config):
@@ -50,6 +51,12 @@ def test_every_field_survives_json(config):
     assert TrainConfig.from_dict(json.loads(json.dumps(changed.to_dict()))) == changed
 
 
+def test_options_from_before_a_field_existed_are_read(config):
+    values = config.to_dict()
+    del values["checkpoint_resolution"]
+    assert TrainConfig.from_dict(values) == config
+
+
 def test_the_dict_is_a_copy(config):
     values = training_preset("config-d", 16).to_dict()
     values["growing"]["lr_by_resolution"].clear()
@@ -61,6 +68,7 @@ BAD = [
     ("batch", 0, "--batch"),
     ("batch", -4, "--batch"),
     ("batch_gpu", 0, "--batch-gpu"),
+    ("checkpoint_resolution", 0, "--checkpoint-from"),
     ("g_lr", 0, "--glr"),
     ("d_lr", -1, "--dlr"),
     ("eps", 0, "--set eps=…"),
