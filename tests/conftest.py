@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported, which any test may cause
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # The workers share the cores; more threads would only wait for each other.
 

@@ -176,7 +176,7 @@ class _Fused(torch.autograd.Function):
             d = _derivative(dy, y, steps)
         return (
             (d if scale is None else d * _along(scale, d)) if needs[0] else None,
-            (d * x).flatten(2).sum(2) if needs[1] else None,
+            (d * x).sum_to_size(*scale.shape, *[1] * (d.ndim - 2)).reshape(scale.shape) if needs[1] else None,
             d.sum_to_size(noise_shape) if needs[2] else None,
             d.sum_to_size(1, *bias_shape, *[1] * (d.ndim - 2)).reshape(bias_shape) if needs[3] else None,
             None,
