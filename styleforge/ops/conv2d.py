@@ -3,22 +3,30 @@
 With y = C(x, w): the gradient of x is T(dy, w), the transposed convolution, and that of w is W(x, dy). The derivatives
 of T and W are C, T and W again, so every order of differentiation, as R1 and path lengths need, runs the same three
 quick routines. On GPUs PyTorch's own derivatives do that. On CPUs its weight gradient reaches a third to two thirds of
-the convolution's rate; here it is one matrix product over all pixels, where there are channels enough.
+the convolution's rate; here it is matrix products over pixels, and wide convolutions of any of the three kinds take
+fewer multiplications (`styleforge.ops.winograd`).
 """
 # Shapes: N batch, O/I output/input channels, k kernel size, H W image size, h w result size, P pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
-MATRIX_PRODUCT_CHANNELS = 128
+from styleforge.ops import winograd
+from styleforge.ops.pieces import pieces
+
+MATRIX_PRODUCT_CHANNELS = 32
 """From so many channels on the weight gradient is a matrix product; below, copying pixels costs more than it saves."""
-_PIECE_BYTES = 96 << 20
-"""The copied pixels of so many bytes are multiplied at a time."""
+_PIECE_PIXELS = 512
+"""So many pixels are copied and multiplied at a time, at least, …"""
+_PIECE_BYTES = 3 << 19
+"""… or as many copies as take this: what fits into a cache."""
 
 
 def conv2d(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0, groups: int = 1) -> Tensor:
@@ -34,7 +42,7 @@ def conv2d(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0, grou
     Returns:
         [N, O, h, w] with h = (H + 2·padding - k) // stride + 1.
     """
-    if groups > 1 or not _on_cpu_with_gradients(x, weight):
+    if groups > 1 or not _has_routines(x, weight):
         return F.conv2d(x, weight, stride=stride, padding=padding, groups=groups)
     return _convolve(x, weight, stride, padding)
 
@@ -51,20 +59,16 @@ def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int = 1, groups: int 
     Returns:
         [N, I, (h - 1)·stride + k, (w - 1)·stride + k].
     """
-    if groups > 1 or not _on_cpu_with_gradients(x, weight):
+    if groups > 1 or not _has_routines(x, weight):
         return F.conv_transpose2d(x, weight, stride=stride, groups=groups)
     height, width = ((size - 1) * stride + weight.shape[-1] for size in x.shape[2:])
     return _transpose(x, weight, stride, 0, (height, width))
 
 
-def _on_cpu_with_gradients(x: Tensor, weight: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.float64)
-        and torch.is_grad_enabled()
-        and (x.requires_grad or weight.requires_grad)
-        and not torch.compiler.is_compiling()
-    )
+def _has_routines(x: Tensor, weight: Tensor) -> bool:
+    """Whether the routines below are quicker than PyTorch's; they know nothing of forward mode."""
+    on_cpu = x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return on_cpu and all(forward_ad.unpack_dual(tensor).tangent is None for tensor in (x, weight))
 
 
 # A function of autograd is not told which of its gradients are wanted. R1 and path lengths ask for that of the image
@@ -74,6 +78,8 @@ def _on_cpu_with_gradients(x: Tensor, weight: Tensor) -> bool:
 
 def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """C(x, weight)."""
+    if not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
+        return _quick_convolve(x, weight, stride, padding)
     k = weight.shape[-1]
     size = [(n + 2 * padding - k) // stride + 1 for n in x.shape[2:]]
     node = _node_of(weight, x, (len(x), len(weight), *size), stride, padding, transposed=False)
@@ -83,6 +89,8 @@ def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
 
 def _transpose(y: Tensor, weight: Tensor, stride: int, padding: int, size: tuple[int, int]) -> Tensor:
     """T(y, weight): the gradient of the x, of the given size, that C makes y of."""
+    if not (torch.is_grad_enabled() and (y.requires_grad or weight.requires_grad)):
+        return _quick_transpose(y, weight, stride, padding, size)
     node = _node_of(weight, y, (len(y), weight.shape[1], *size), stride, padding, transposed=True)
     x: Tensor = _Transposed.apply(y, weight, node, stride, padding, size)
     return x
@@ -91,7 +99,7 @@ def _transpose(y: Tensor, weight: Tensor, stride: int, padding: int, size: tuple
 def _node_of(
     weight: Tensor, image: Tensor, shape: tuple[int, ...], stride: int, padding: int, *, transposed: bool
 ) -> Tensor | None:
-    if not (weight.requires_grad and torch.is_grad_enabled()):
+    if not weight.requires_grad:
         return None
     node: Tensor = _Weight.apply(weight, [image], shape, stride, padding, transposed)
     return node
@@ -128,7 +136,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, node: Tensor | None, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.stride, ctx.padding, ctx.size = stride, padding, x.shape[2:]
-        return F.conv2d(x, weight, stride=stride, padding=padding)
+        return _quick_convolve(x, weight, stride, padding)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -146,9 +154,7 @@ class _Transposed(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.stride, ctx.padding = stride, padding
-        k = weight.shape[-1]
-        rest = [n - ((m - 1) * stride - 2 * padding + k) for n, m in zip(size, y.shape[2:], strict=True)]
-        return F.conv_transpose2d(y, weight, stride=stride, padding=padding, output_padding=rest)
+        return _quick_transpose(y, weight, stride, padding, size)
 
     @staticmethod
     def backward(ctx: Any, dx: Tensor) -> tuple[Tensor | None, ...]:
@@ -164,14 +170,7 @@ class _WeightGradient(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, dy: Tensor, stride: int, padding: int, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, dy)
         ctx.stride, ctx.padding = stride, padding
-        if weight.shape[-1] == 1 and stride == 1 and padding == 0:
-            return _rows(dy).t().mm(_rows(x))[:, :, None, None]
-        if weight.shape[1] >= MATRIX_PRODUCT_CHANNELS:
-            return _by_matrix_product(x, dy, stride, padding, weight.shape[-1])
-        _, dw, _ = torch.ops.aten.convolution_backward(
-            dy, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [False, True, False]
-        )
-        return dw
+        return _quick_weight_gradient(x, dy, weight, stride, padding)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
@@ -182,18 +181,42 @@ class _WeightGradient(torch.autograd.Function):
         return dx, ddy, None, None, None
 
 
-def _rows(x: Tensor) -> Tensor:
-    """[N, C, H, W] -> [P, C]: a view of a channels-last image."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+# The routines, of which autograd knows nothing.
+
+
+def _quick_convolve(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    if winograd.pays(x, weight, stride, padding):
+        return winograd.correlate(x, weight, padding)
+    return F.conv2d(x, weight, stride=stride, padding=padding)
+
+
+def _quick_transpose(y: Tensor, weight: Tensor, stride: int, padding: int, size: Sequence[int]) -> Tensor:
+    if winograd.pays(y, weight, stride, padding):
+        return winograd.correlate_transposed(y, weight, padding)
+    k = weight.shape[-1]
+    rest = [n - ((m - 1) * stride - 2 * padding + k) for n, m in zip(size, y.shape[2:], strict=True)]
+    return F.conv_transpose2d(y, weight, stride=stride, padding=padding, output_padding=rest)
+
+
+def _quick_weight_gradient(x: Tensor, dy: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """W(x, dy), of the weight's shape; what the weight holds does not matter."""
+    if winograd.pays(dy, weight, stride, padding, weight_gradient=True):
+        return winograd.weight_gradient(x, dy, padding)
+    if min(weight.shape[:2]) >= MATRIX_PRODUCT_CHANNELS and x.dtype in (torch.float32, torch.float64):
+        return _by_matrix_product(x, dy, stride, padding, weight.shape[-1])
+    _, dw, _ = torch.ops.aten.convolution_backward(
+        dy, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [False, True, False]
+    )
+    return dw
 
 
 def _by_matrix_product(x: Tensor, dy: Tensor, stride: int, padding: int, k: int) -> Tensor:
-    """W(x, dy): dy's pixels [P, O], transposed, times the pixels [P, k·k·I] that each of them has seen."""
-    I, (O, h, w) = x.shape[1], dy.shape[1:]
+    """W(x, dy): the k·k·I numbers that each pixel of dy has seen, times these pixels [P, O]."""
+    (N, I), (O, h, w) = x.shape[:2], dy.shape[1:]
     x = F.pad(x, [padding] * 4).permute(0, 2, 3, 1)  # [N, H, W, I]
+    dy = dy.permute(0, 2, 3, 1)  # [N, h, w, O]
     seen = x.unfold(1, k, stride).unfold(2, k, stride).permute(0, 1, 2, 4, 5, 3)  # [N, h, w, k, k, I], a view
-    samples = max(_PIECE_BYTES // (h * w * k * k * I * x.element_size()), 1)
-    dw = x.new_zeros(O, k * k * I)
-    for piece, d in zip(seen.split(samples), dy.split(samples), strict=True):
-        dw.addmm_(_rows(d).t(), piece.reshape(-1, k * k * I))
-    return dw.reshape(O, k, k, I).permute(0, 3, 1, 2)
+    dw = x.new_zeros(k * k * I, O)
+    for piece in pieces(N, h, w, max(_PIECE_PIXELS, _PIECE_BYTES // (k * k * I * x.element_size()))):
+        dw.addmm_(seen[piece].reshape(-1, k * k * I).t(), dy[piece].reshape(-1, O))
+    return dw.reshape(k, k, I, O).permute(3, 2, 0, 1)

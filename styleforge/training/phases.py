@@ -70,17 +70,21 @@ class Losses:
     def _ws(self, batch: Batch, keep_w: bool = False) -> Tensor:
         """Ws [N, L, W] with style mixing."""
         G, draws = self.G, batch.draws
-        w = G.mapping.map(draws.z[0], batch.c)
+        mixes = self.config.style_mixing_prob > 0
+        z = draws.z[: 1 + mixes]  # all latents in one pass through the mapping network
+        w, *others = G.mapping.map(z.flatten(0, 1), None if batch.c is None else batch.c.repeat(len(z), 1)).split(
+            len(draws.mix)
+        )
         if keep_w:
             self._seen.append(w.detach())
         ws = w[:, None].expand(-1, G.num_ws, -1)
         if not ws.requires_grad and torch.is_grad_enabled():
             ws = ws.detach().requires_grad_()  # without a mapping network nothing before ws has a gradient
-        if self.config.style_mixing_prob <= 0:
+        if not mixes:
             return ws
-        other = G.mapping.map(draws.z[1], batch.c)[:, None]
         num_active = 2 * len(G.synthesis.active_blocks(batch.lod))
-        return mix_styles(ws, other.expand_as(ws), draws, self.config.style_mixing_prob, num_active)
+        other = others[0][:, None].expand_as(ws)
+        return mix_styles(ws, other, draws, self.config.style_mixing_prob, num_active)
 
     def _fake(self, batch: Batch, keep_w: bool = False) -> Tensor:
         ws = self._ws(batch, keep_w)

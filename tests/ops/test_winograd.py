@@ -1,0 +1,115 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from styleforge.ops import winograd
+from styleforge.ops.conv2d import conv2d, conv_transpose2d
+
+CASES = [((5, 6), 0), ((4, 4), 0), ((7, 3), 1), ((1, 2), 1), ((4, 4), 2), ((1, 2), 2)]  # (height, width), padding
+
+
+@pytest.fixture(params=["whole", "in pieces"])
+def pieces(request, monkeypatch):
+    """One piece for all, or one row of tiles at a time."""
+    if request.param == "in pieces":
+        monkeypatch.setattr(winograd, "_PIECE_BYTES", 1)
+        monkeypatch.setattr(winograd, "_PIECE_BYTES_WEIGHT", 1)
+
+
+@pytest.fixture
+def everywhere(monkeypatch):
+    """The way of this module is taken for networks of any size."""
+    for name in ("MIN_CHANNELS", "MIN_CHANNELS_WEIGHT", "MIN_TILES"):
+        monkeypatch.setattr(winograd, name, 0)
+
+
+def weight_gradient_of_pytorch(x, weight, dy, padding):
+    weight = weight.clone().requires_grad_()
+    return torch.autograd.grad(F.conv2d(x, weight, padding=padding), weight, dy)[0]
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize(("size", "padding"), CASES)
+def test_the_three_functions_are_pytorchs(size, padding):
+    x, weight = torch.randn(3, 4, *size, dtype=torch.float64), torch.randn(5, 4, 3, 3, dtype=torch.float64)
+    y = F.conv2d(x, weight, padding=padding)
+    dy = torch.randn_like(y)
+    torch.testing.assert_close(winograd.correlate(x, weight, padding), y, rtol=1e-12, atol=1e-12)
+    transposed = F.conv_transpose2d(dy, weight, padding=padding)
+    torch.testing.assert_close(winograd.correlate_transposed(dy, weight, padding), transposed, rtol=1e-12, atol=1e-12)
+    expected = weight_gradient_of_pytorch(x, weight, dy, padding)
+    torch.testing.assert_close(winograd.weight_gradient(x, dy, padding), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_float32_is_rounded_no_worse_than_by_a_plain_convolution():
+    x, weight = torch.randn(2, 256, 24, 24), torch.randn(256, 256, 3, 3)
+    exact = F.conv2d(x.double(), weight.double(), padding=1)
+    error = (winograd.correlate(x, weight, 1) - exact).square().mean()
+    assert error <= 2 * (F.conv2d(x, weight, padding=1) - exact).square().mean()
+    dy = torch.randn_like(x)
+    exact = weight_gradient_of_pytorch(x.double(), weight.double(), dy.double(), 1)
+    error = (winograd.weight_gradient(x, dy, 1) - exact).square().mean()
+    assert error <= 2 * (weight_gradient_of_pytorch(x, weight, dy, 1) - exact).square().mean()
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_wide_convolutions_take_this_way_and_give_pytorchs_gradients(layout, monkeypatch):
+    taken = []
+    for name in ("correlate", "correlate_transposed", "weight_gradient"):
+        function = getattr(winograd, name)
+        monkeypatch.setattr(winograd, name, lambda *args, f=function, n=name: taken.append(n) or f(*args))
+    x = torch.randn(2, 256, 17, 16).to(memory_format=layout).requires_grad_()
+    weight = torch.randn(260, 256, 3, 3, requires_grad=True)
+    y = F.conv2d(x, weight, padding=1)
+    dy = torch.randn_like(y)
+    expected = torch.autograd.grad(y, [x, weight], dy)
+    result = conv2d(x, weight, padding=1)
+    torch.testing.assert_close(result, y, rtol=1e-4, atol=1e-3)
+    for ours, theirs in zip(torch.autograd.grad(result, [x, weight], dy), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+    assert sorted(taken) == ["correlate", "correlate_transposed", "weight_gradient"]
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.usefixtures("everywhere")
+def test_first_and_second_derivatives_are_those_of_the_function(padding):
+    x = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, w: conv2d(x, w, padding=padding), (x, weight))
+    assert torch.autograd.gradgradcheck(lambda x, w: conv2d(x, w, padding=padding), (x, weight))
+
+
+@pytest.mark.usefixtures("everywhere")
+def test_first_and_second_derivatives_of_the_transpose_are_those_of_the_function():
+    y = torch.randn(2, 4, 3, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(conv_transpose2d, (y, weight))
+    assert torch.autograd.gradgradcheck(conv_transpose2d, (y, weight))
+
+
+@pytest.mark.usefixtures("everywhere")
+def test_an_empty_batch_has_gradients_of_zero():
+    x, weight = torch.randn(0, 3, 4, 4, requires_grad=True), torch.randn(2, 3, 3, 3, requires_grad=True)
+    conv2d(x, weight, padding=1).sum().backward()
+    assert x.grad.shape == x.shape
+    assert not weight.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight", "stride", "padding"),
+    [
+        ((1, 512, 64, 64), (512, 512, 3, 3), 2, 1),
+        ((1, 512, 64, 64), (512, 512, 1, 1), 1, 0),
+        ((1, 512, 64, 64), (512, 512, 3, 3), 1, 3),
+        ((1, 512, 64, 64), (3, 512, 3, 3), 1, 1),
+        ((1, 512, 8, 8), (512, 512, 3, 3), 1, 1),
+    ],
+)
+def test_other_convolutions_do_not_take_this_way(shape, weight, stride, padding):
+    assert not winograd.pays(torch.empty(shape, device="meta"), torch.empty(weight, device="meta"), stride, padding)
+
+
+def test_low_precision_does_not_take_this_way():
+    x, weight = torch.empty(1, 512, 64, 64, device="meta"), torch.empty(512, 512, 3, 3, device="meta")
+    assert winograd.pays(x, weight, 1, 1)
+    assert not winograd.pays(x.bfloat16(), weight.bfloat16(), 1, 1)
