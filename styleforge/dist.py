@@ -21,12 +21,16 @@ TIMEOUT_SEC = 600
 """A collective that waits longer for a rank fails; a rank whose process died is noticed at once."""
 PATIENCE_SEC = 24 * 60 * 60
 """The same for `together`, where one rank may have hours of work that the others have not."""
+BUCKET_BYTES = 16 << 20
+"""Gradients of so many bytes are sent at a time: enough for a network's full rate, and early enough to be hidden."""
 
 _ALIKE = (ValueError, OSError, MemoryError)
 """What a user can mend, and so what every rank should say."""
 _MESSAGE_BYTES = 4096
 _patient: Any = None
 """All ranks, over gloo, with `PATIENCE_SEC`."""
+_flags: Any = None
+"""All ranks, over gloo, with the usual time limit: `any_rank` must not wait for what a GPU has still to do."""
 _shared: Exception | None = None
 """The last error that `together` has raised on every rank."""
 
@@ -83,7 +87,7 @@ class Group:
         self.device, self.timeout_sec = device, timeout_sec
 
     def __enter__(self) -> Group:
-        global _patient
+        global _patient, _flags
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             if self.device.type == "cuda":
                 torch.cuda.set_device(self.device)
@@ -93,6 +97,9 @@ class Group:
                     timeout=datetime.timedelta(seconds=self.timeout_sec),
                 )
                 _patient = torch.distributed.new_group(backend="gloo", timeout=datetime.timedelta(seconds=PATIENCE_SEC))
+                _flags = torch.distributed.new_group(
+                    backend="gloo", timeout=datetime.timedelta(seconds=self.timeout_sec)
+                )
             except RuntimeError as error:
                 raise LostRankError(
                     f"the processes did not find each other within {self.timeout_sec:g} s "
@@ -106,10 +113,10 @@ class Group:
     ) -> None:
         # After an error the other ranks may be gone: leaving the group then would wait for them. Not so after one that
         # all have shared; and to leave without leaving it would end in an abort.
-        global _patient, _shared
+        global _patient, _flags, _shared
         if _is_running() and (error is None or error is _shared):
             torch.distributed.destroy_process_group()
-        _patient = _shared = None  # they would keep the store, and with it its port
+        _patient = _flags = _shared = None  # they would keep the store, and with it its port
 
 
 class LostRankError(ConnectionError):
@@ -130,20 +137,97 @@ def all_reduce_mean(tensors: Iterable[Tensor]) -> None:
     by_dtype: dict[torch.dtype, list[Tensor]] = {}
     for tensor in tensors:
         by_dtype.setdefault(tensor.dtype, []).append(tensor)
-    for group in by_dtype.values():
-        flat = torch.cat([tensor.reshape(-1) for tensor in group])
-        _reduce(flat, torch.distributed.ReduceOp.SUM)
-        flat /= world_size()
-        for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
+    for sent in [_Sent(group) for group in by_dtype.values()]:
+        sent.receive()
+
+
+class _Sent:
+    """Tensors of one dtype on their way to their mean."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self.tensors = tensors
+        self.flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        with _naming_the_lost():
+            self.work = torch.distributed.all_reduce(self.flat, async_op=True)
+
+    @torch.no_grad()
+    def receive(self) -> None:
+        """Waits for the other ranks, and replaces the tensors."""
+        with _naming_the_lost():
+            self.work.wait()
+        self.flat /= world_size()
+        for tensor, part in zip(self.tensors, self.flat.split([x.numel() for x in self.tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
 
-def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set on any rank; every rank gets the same answer."""
+@contextlib.contextmanager
+def averaged_gradients(parameters: Iterable[Tensor], bucket_bytes: int = BUCKET_BYTES) -> Iterator[None]:
+    """Averages gradients over the ranks, while the backward pass in this block is still going on.
+
+    Parameters are gathered in buckets, the last ones first, as a backward pass comes to them. A bucket is sent when all
+    its gradients are there and the buckets before it are sent, and what is left at the end of the block: so every rank
+    sends the same in the same order.
+
+    Args:
+        parameters: The same on every rank. Those without a gradient stay so; they must be the same, too.
+        bucket_bytes: Of a bucket.
+
+    Raises:
+        LostRankError: Another process died or did not answer in time.
+    """
+    if world_size() == 1:
+        yield
+        return
+    buckets = list(_buckets([p for p in parameters if p.requires_grad][::-1], bucket_bytes))
+    bucket_of = {id(p): i for i, bucket in enumerate(buckets) for p in bucket}
+    missing = [len(bucket) for bucket in buckets]
+    sent: list[_Sent | None] = []
+
+    def send() -> None:
+        gradients = [p.grad for p in buckets[len(sent)] if p.grad is not None]
+        sent.append(_Sent(gradients) if gradients else None)
+
+    def ready(parameter: Tensor) -> None:
+        missing[bucket_of[id(parameter)]] -= 1
+        while len(sent) < len(buckets) and missing[len(sent)] == 0:
+            send()
+
+    hooks = [p.register_post_accumulate_grad_hook(ready) for bucket in buckets for p in bucket]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    while len(sent) < len(buckets):
+        send()
+    for gradients in sent:
+        if gradients is not None:
+            gradients.receive()
+
+
+def _buckets(tensors: list[Tensor], size: int) -> Iterator[list[Tensor]]:
+    """Runs of tensors of one dtype, each of at most so many bytes, or of one tensor."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        if bucket and (tensor.dtype != bucket[0].dtype or sum(t.nbytes for t in bucket) + tensor.nbytes > size):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on any rank; every rank gets the same answer.
+
+    Raises:
+        LostRankError: Another process died or did not answer in time.
+    """
     if world_size() == 1:
         return flag
-    value = torch.tensor(float(flag), device=device)
-    _reduce(value, torch.distributed.ReduceOp.MAX)
+    value = torch.tensor(float(flag))
+    with _naming_the_lost():
+        torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX, group=_flags)
     return bool(value.item())
 
 
@@ -225,11 +309,6 @@ def _first_error(error: Exception | None) -> Exception | None:
         if kind is not None and error is None:
             error = _ALIKE[kind](message)
     return error
-
-
-def _reduce(x: Tensor, op: torch.distributed.ReduceOp.RedOpType) -> None:
-    with _naming_the_lost():
-        torch.distributed.all_reduce(x, op)
 
 
 @contextlib.contextmanager

@@ -17,8 +17,8 @@ def test_one_process_is_rank_0_of_1_and_reduces_nothing():
     with dist.Group(CPU):
         assert (dist.rank(), dist.world_size()) == (0, 1)
         dist.all_reduce_mean([x])
-        assert dist.any_rank(True, CPU)
-        assert not dist.any_rank(False, CPU)
+        assert dist.any_rank(True)
+        assert not dist.any_rank(False)
     assert x.tolist() == [1, 2]
 
 
@@ -36,7 +36,7 @@ def means():
         kept = list(tensors)
         dist.all_reduce_mean(tensor for tensor in tensors)
         assert all(tensor is other for tensor, other in zip(tensors, kept, strict=True))
-        flags = [dist.any_rank(flag, CPU) for flag in (r == 1, False, True)]
+        flags = [dist.any_rank(flag) for flag in (r == 1, False, True)]
         return dist.world_size(), r, [tensor.tolist() for tensor in tensors], flags
 
 
@@ -47,6 +47,76 @@ def test_every_rank_gets_the_means_in_place():
         assert tensors[1] == (torch.arange(6.0).reshape(2, 3).t() * 2).tolist()
         assert tensors[2:] == [[2], torch.full((2, 2, 2, 2), 3.0).tolist(), []]
         assert flags == [True, False, True]
+
+
+class Sums(torch.nn.Module):
+    """Parameters of several shapes, one of them not used."""
+
+    def __init__(self):
+        super().__init__()
+        shapes = [(2, 3), (4,), (), (5, 1), (3, 2)]
+        self.all = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(shape)) for shape in shapes])
+
+    def forward(self, x):
+        """Nested, such that the gradient of the last parameter is there first."""
+        for i, parameter in enumerate(self.all):
+            if i != 2:
+                x = x * parameter.sum()
+        return x
+
+
+def gradients(bucket_bytes, parts):
+    """Ranks see different x, in parts; also what was sent when each gradient came."""
+    with dist.Group(CPU):
+        network, x = Sums(), torch.arange(1.0, 1 + parts) * (1 + dist.rank())
+        sent, events, all_reduce = [], [], torch.distributed.all_reduce
+        torch.distributed.all_reduce = lambda *args, **keywords: sent.append(1) or all_reduce(*args, **keywords)
+        for parameter in network.all:
+            parameter.register_post_accumulate_grad_hook(lambda _: events.append(len(sent)))
+        for value in x[:-1]:
+            network(value).backward()
+        assert not sent
+        with dist.averaged_gradients(network.parameters(), bucket_bytes):
+            network(x[-1]).backward()
+        return [None if p.grad is None else p.grad.tolist() for p in network.all], events[-4:], len(sent)
+
+
+@pytest.mark.parametrize(("bucket_bytes", "num_buckets"), [(1, 4), (20, 4), (10**6, 1)])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_gradients_are_means_over_ranks_and_sent_in_buckets(bucket_bytes, num_buckets, parts):
+    network = Sums()
+    network(torch.arange(1.0, 1 + parts).sum() * 1.5).backward()  # the mean of x over two ranks
+    expected = [None if p.grad is None else p.grad.tolist() for p in network.all]
+    for result, _, sent in run_ranks(gradients, 2, bucket_bytes, parts):
+        assert result == expected
+        assert expected[2] is None
+        assert sent == num_buckets
+
+
+def test_gradients_are_sent_while_the_backward_pass_goes_on():
+    for _, events, _ in run_ranks(gradients, 2, 1, 1):
+        # The parameter's own hook comes before: nothing sent yet, then one bucket, then two; the third waits for a
+        # gradient that never comes, until the end of the block.
+        assert events == [0, 1, 2, 2]
+
+
+def fails_in_backward():
+    with dist.Group(CPU):
+        network = Sums()
+        with dist.averaged_gradients(network.parameters()):
+            raise ValueError("of my own")
+
+
+def test_an_error_in_the_backward_pass_is_not_waited_for():
+    assert [str(result) for result in run_ranks(fails_in_backward, 2)] == ["of my own"] * 2
+
+
+def test_gradients_of_one_process_are_left_alone():
+    network, plain = Sums(), Sums()
+    with dist.averaged_gradients(network.parameters()):
+        network(torch.tensor(2.0)).backward()
+    plain(torch.tensor(2.0)).backward()
+    assert all(str(p.grad) == str(q.grad) for p, q in zip(network.all, plain.all, strict=True))
 
 
 def group_and_then_alone():
@@ -101,7 +171,7 @@ def work_of_which_one_has_more(seconds, error):
                 time.sleep(seconds)
                 if error is not None:
                     raise error
-        return dist.any_rank(dist.rank() == 1, CPU)
+        return dist.any_rank(dist.rank() == 1)
 
 
 def test_ranks_wait_long_for_one_that_has_more_to_do():

@@ -57,14 +57,9 @@ def bench(
     from styleforge.analysis.speed import measure_speed
     from styleforge.training import training_preset
 
-    config = training_preset(preset, resolution, batch=batch, device=device)
-    G, D = config.generator, config.discriminator
-    channel_base = G.channel_base if cbase is None else cbase
-    channel_max = G.channel_max if cmax is None else cmax
+    config = training_preset(preset, resolution, batch=batch, device=device, channel_base=cbase, channel_max=cmax)
     config = dataclasses.replace(
         config,
-        generator=dataclasses.replace(G, channel_base=channel_base, channel_max=channel_max),
-        discriminator=dataclasses.replace(D, channel_base=channel_base, channel_max=channel_max),
         precision=_PRECISIONS[dtype],  # type: ignore[arg-type]
         device=device,
         workers=workers,

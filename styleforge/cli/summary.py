@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -111,11 +111,7 @@ def summary(
     if list_presets:
         Console().print(_preset_table(resolution))
         return
-    G, D = network_preset(cfg, resolution, img_channels=channels, c_dim=c_dim)
-    channel_base = G.channel_base if cbase is None else cbase
-    channel_max = G.channel_max if cmax is None else cmax
-    G = replace(G, channel_base=channel_base, channel_max=channel_max)
-    D = replace(D, channel_base=channel_base, channel_max=channel_max)
+    G, D = network_preset(cfg, resolution, img_channels=channels, c_dim=c_dim, channel_base=cbase, channel_max=cmax)
     rows = summarize(G, D)
     if as_json:
         networks = {

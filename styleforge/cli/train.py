@@ -282,13 +282,12 @@ def build_config(flags: dict[str, Any]) -> TrainConfig:
         device=flags["device"] or "auto",
         num_processes=int(os.environ.get("WORLD_SIZE", "1")),
         batch=flags["batch"],
+        channel_base=flags["cbase"],
+        channel_max=flags["cmax"],
     )
     values = config.to_dict() | {"cond": flags["cond"]}
     given = {flag: flags[flag] for flag in _FIELDS if flags[flag] is not None and flags[flag] is not False}
     values |= {_FIELDS[flag]: value for flag, value in given.items()}
-    for flag, field in (("cbase", "channel_base"), ("cmax", "channel_max")):
-        if flags[flag] is not None:
-            values["generator"][field] = values["discriminator"][field] = flags[flag]
     values["metrics"] = _metric_names(flags["metrics"])
     if flags["map_depth"] is not None:
         values["generator"]["mapping_layers"] = flags["map_depth"]

@@ -14,7 +14,13 @@ def preset_names() -> list[str]:
 
 
 def network_preset(
-    name: str, resolution: int | tuple[int, int], *, img_channels: int = 3, c_dim: int = 0
+    name: str,
+    resolution: int | tuple[int, int],
+    *,
+    img_channels: int = 3,
+    c_dim: int = 0,
+    channel_base: int | None = None,
+    channel_max: int | None = None,
 ) -> tuple[GeneratorConfig, DiscriminatorConfig]:
     """The networks of a configuration of the paper.
 
@@ -26,6 +32,8 @@ def network_preset(
         resolution: Side of a square, or (height, width), in pixels.
         img_channels: Image channels, 1 to 16.
         c_dim: Length of a label vector; 0 for an unconditional network.
+        channel_base: Channels at resolution r are min(channel_base / r, channel_max); None takes the paper's.
+        channel_max: Upper limit of the channels; None takes the paper's.
 
     Returns:
         (generator's config, discriminator's config).
@@ -50,6 +58,8 @@ def network_preset(
         "channel_base": 32768 if letter == "f" else 16384,
         "progressive": progressive,
     }
+    widths = {"channel_base": channel_base, "channel_max": channel_max}
+    shared |= {field: width for field, width in widths.items() if width is not None}
     G = GeneratorConfig.from_dict(
         shared | {"architecture": g_architecture, "style_block": "instance" if stylegan else "demodulation"}
     )

@@ -28,8 +28,8 @@ _PIECE_BYTES = 12 << 20
 _PIECE_BYTES_WEIGHT = 96 << 20
 """The same for `weight_gradient`, which reads and writes 16 sums per weight for each piece."""
 
-# The three transforms along one axis, for 2 results of 3 taps; along both axes they are products of two.
-_KERNEL = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64)
+# Of the three transforms along one axis that of the kernel; along both axes they are products of two.
+_KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 
 
 def pays(x: Tensor, weight: Tensor, stride: int, padding: int, *, weight_gradient: bool = False) -> bool:
@@ -134,7 +134,8 @@ def _made_by(piece: tuple[slice, slice], y: Tensor) -> Tensor:
 
 def _kernel_matrix(like: Tensor) -> Tensor:
     """The transform of a kernel along both axes [16, 9]."""
-    return torch.kron(_KERNEL, _KERNEL).to(like.dtype)
+    along_one = torch.tensor(_KERNEL, dtype=like.dtype)
+    return torch.kron(along_one, along_one)
 
 
 def _transform_kernel(weight: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from styleforge import dist
@@ -91,6 +92,7 @@ class Loop:
         self.start_time = time.perf_counter()
         self.rank, self.world_size = dist.rank(), dist.world_size()
         self.timer = PhaseTimer(self.device)
+        self.copies = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.phases = make_phases(self.config, Losses(self.config, state.G, state.D, state.pl_mean))
         nimg = state.counters.cur_nimg if resumed else None
         self.log = StatsLog(run_dir, nimg, wandb_project) if self.rank == 0 else None
@@ -167,7 +169,7 @@ class Loop:
 
             # Tick: a status line and statistics.
             out_of_time = self.minutes is not None and now - session_start > self.minutes * 60
-            stopped = dist.any_rank(out_of_time or interrupts.signum is not None, self.device)
+            stopped = dist.any_rank(out_of_time or interrupts.signum is not None)
             done = counters.cur_nimg >= total_nimg
             tick_nimg = counters.cur_nimg - counters.tick_start_nimg
             ends_tick = done or counters.cur_tick == 0 or tick_nimg >= self.config.kimg_per_tick * 1000
@@ -210,13 +212,26 @@ class Loop:
 
     def _step(self, real: Tensor, c: Tensor, *, batch: int, lod: float) -> None:
         """All phases that are due, on one batch of real images."""
-        real = fade_images(from_uint8(real.to(self.device, non_blocking=True)), lod)
-        labels = c.to(self.device, non_blocking=True) if self.config.cond else None
+        real, c = self._to_device(real, c)
+        real = fade_images(from_uint8(real), lod)
+        labels = c if self.config.cond else None
         for phase in self.phases:
             if self.state.counters.batch_idx % phase.interval == 0:
                 start = self.timer.start()
                 optimize(self.state, phase, real, labels, batch=batch, lod=lod)
                 self.timer.stop(f"Timing/{phase.name}", start)
+
+    def _to_device(self, *tensors: Tensor) -> list[Tensor]:
+        """Copies; on CUDA on a stream of their own, beside what the step before has still to compute."""
+        if self.copies is None:
+            return [tensor.to(self.device) for tensor in tensors]
+        with torch.cuda.stream(self.copies):
+            there = [tensor.to(self.device, non_blocking=True) for tensor in tensors]
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_stream(self.copies)
+        for tensor in there:
+            tensor.record_stream(computing)
+        return there
 
     # Ticks and snapshots
 

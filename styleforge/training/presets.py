@@ -24,6 +24,8 @@ def training_preset(
     device: str = "auto",
     num_processes: int = 1,
     batch: int | None = None,
+    channel_base: int | None = None,
+    channel_max: int | None = None,
 ) -> TrainConfig:
     """The config of a training run.
 
@@ -36,6 +38,8 @@ def training_preset(
         device: Where ``auto`` should suppose that training runs.
         num_processes: For how many processes ``auto`` picks the batch.
         batch: Images per step; None takes the preset's. ``auto`` chooses gamma and the average's half-life for it.
+        channel_base: Channels at resolution r are min(channel_base / r, channel_max); None takes the preset's.
+        channel_max: Upper limit of the channels; None takes the preset's.
 
     Returns:
         A config without data; its fields may be changed.
@@ -46,10 +50,12 @@ def training_preset(
     if batch is not None and batch < 1:
         raise ValueError(f"batch: got {batch}, expected 1 or more (--batch)")
     if name == "auto":
-        return _auto(resolution, img_channels, c_dim, device, num_processes, batch)
+        return _auto(resolution, img_channels, c_dim, device, num_processes, batch, channel_base, channel_max)
     if name not in preset_names():
         raise ValueError(f"preset: got {name!r}, expected one of {', '.join(training_preset_names())} (--cfg)")
-    generator, discriminator = network_preset(name, resolution, img_channels=img_channels, c_dim=c_dim)
+    generator, discriminator = network_preset(
+        name, resolution, img_channels=img_channels, c_dim=c_dim, channel_base=channel_base, channel_max=channel_max
+    )
     letter = name.split("-")[1]
     growing = GrowingConfig() if letter in "abcd" else None
     return TrainConfig(
@@ -68,21 +74,31 @@ def training_preset(
 
 
 def _auto(
-    resolution: int | tuple[int, int], img_channels: int, c_dim: int, device: str, num_processes: int, batch: int | None
+    resolution: int | tuple[int, int],
+    img_channels: int,
+    c_dim: int,
+    device: str,
+    num_processes: int,
+    batch: int | None,
+    channel_base: int | None,
+    channel_max: int | None,
 ) -> TrainConfig:
     """Config F's architecture at a width and batch that the device can carry."""
-    generator, discriminator = network_preset("config-f", resolution, img_channels=img_channels, c_dim=c_dim)
+    generator, discriminator = network_preset(
+        "config-f", resolution, img_channels=img_channels, c_dim=c_dim, channel_base=channel_base
+    )
     height, width = generator.size
     pixels = height * width
     if dist.pick_device(device).type == "cpu":
-        channel_base, channel_max = 1024, 128  # about 50 images per second at 64² on 2 cores
+        own_base, own_max = 1024, 128  # about 50 images per second at 64² on 2 cores
         batch = batch or 16 * num_processes
     else:
         # Small pictures need fewer channels; the batch fills a GPU of 16 GB, and needs 4 for its statistics.
-        channel_base, channel_max = (32768 if pixels >= 512**2 else 16384), 512
+        own_base, own_max = (32768 if pixels >= 512**2 else 16384), 512
         per_process = min(max(4096 // math.isqrt(pixels), 4), 32, max(64 // num_processes, 4)) // 4 * 4
         batch = batch or per_process * num_processes
-    channel_base = max(channel_base, 8 * generator.plan.nominal[-1])
+    channel_base = max(own_base, 8 * generator.plan.nominal[-1]) if channel_base is None else channel_base
+    channel_max = own_max if channel_max is None else channel_max
     return TrainConfig(
         name="auto",
         generator=dataclasses.replace(generator, channel_base=channel_base, channel_max=channel_max),

@@ -76,7 +76,7 @@ def choose_batch_gpu(config: TrainConfig, device: torch.device) -> Choice:
         else:
             reason = f"all of them, since no trial is made on {device.type}; lower it if memory runs out"
             choice = Choice(batch_gpu=sizes[0], reason=reason)
-    least = next(size for size in sizes if not dist.any_rank(size > choice.batch_gpu, device))
+    least = next(size for size in sizes if not dist.any_rank(size > choice.batch_gpu))
     if least < choice.batch_gpu:
         choice = Choice(batch_gpu=least, reason="as many as fit in the process with the least memory")
     return choice

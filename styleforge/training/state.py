@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from styleforge import checkpoint, dist
 from styleforge.checkpoint import Checkpoint
@@ -104,9 +105,8 @@ class TrainState:
 
     @torch.no_grad()
     def update_ema(self, decay: float) -> None:
-        """Moves the averaged generator towards the one in training."""
-        for average, current in zip(self.G_ema.parameters(), self.G.parameters(), strict=True):
-            average.lerp_(current, 1 - decay)
+        """Moves the averaged generator towards the one in training, all parameters at once."""
+        get_ema_multi_avg_fn(decay)(list(self.G_ema.parameters()), list(self.G.parameters()), 1)
         for mean, latest in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
             mean.copy_(latest)
 

@@ -31,7 +31,8 @@ class Collector:
     def report(self, name: str, values: Tensor) -> None:
         """Adds values of any shape under a name."""
         values = values.detach().flatten().to(self.dtype)
-        moments = torch.stack([values.new_tensor(values.numel()), values.sum(), values.square().sum()])
+        num = values.new_full((), values.numel())  # filled there: a copy would wait for the GPU
+        moments = torch.stack([num, values.sum(), values.square().sum()])
         self.moments[name] = self.moments[name] + moments if name in self.moments else moments
 
     def reduce(self) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor
 
@@ -47,17 +49,17 @@ def optimize(state: TrainState, phase: Phase, real: Tensor, labels: Tensor | Non
         batch: Images of the step, over all processes.
         lod: Level of detail.
     """
-    network, optimizer = state.network(phase.network), state.optimizers[phase.network]
+    optimizer = state.optimizers[phase.network]
     optimizer.zero_grad(set_to_none=True)
     share, at_a_time = share_of(state.config, batch)
     share = max(share // phase.shrink, 1)
     num_parts = -(-share // at_a_time)
     for part in range(num_parts):
         # Every num_parts-th image, which keeps the groups of the minibatch standard deviation together.
-        accumulate(state, phase, real, labels, range(part, share, num_parts), share=share, lod=lod)
+        rows = range(part, share, num_parts)
+        accumulate(state, phase, real, labels, rows, share=share, lod=lod, is_last=part == num_parts - 1)
     if phase.after is not None:
         phase.after()
-    dist.all_reduce_mean(p.grad for p in network.parameters() if p.grad is not None)
     state.scaler.step(optimizer)
     state.scaler.update()
     if phase.network == "G":
@@ -65,9 +67,17 @@ def optimize(state: TrainState, phase: Phase, real: Tensor, labels: Tensor | Non
 
 
 def accumulate(
-    state: TrainState, phase: Phase, real: Tensor, labels: Tensor | None, rows: range, *, share: int, lod: float
+    state: TrainState,
+    phase: Phase,
+    real: Tensor,
+    labels: Tensor | None,
+    rows: range,
+    *,
+    share: int,
+    lod: float,
+    is_last: bool = False,
 ) -> None:
-    """Adds the gradients of a part of the share; no other process is asked.
+    """Adds the gradients of a part of the share; no other process is asked, but for the mean after the last part.
 
     Args:
         state: As in `optimize`.
@@ -77,6 +87,7 @@ def accumulate(
         rows: Which images of the share.
         share: How many images the gradients are a mean of, in this process.
         lod: As in `optimize`.
+        is_last: Whether the sum is complete then: it is averaged over processes, part by part as it is ready.
     """
     state.network("D" if phase.network == "G" else "G").requires_grad_(False)
     state.network(phase.network).requires_grad_(True)
@@ -89,8 +100,10 @@ def accumulate(
         device=state.device,
         images=phase.draws_images,
     )
-    index = torch.tensor(list(rows), device=state.device)
-    c = None if labels is None else labels[index]
-    loss = phase.loss(Batch(real=real[index], c=c, draws=draws, lod=lod), state.collector.report)
+    part = slice(rows.start, rows.stop, rows.step)  # no list of numbers, for which a GPU would be waited for
+    c = None if labels is None else labels[part]
+    loss = phase.loss(Batch(real=real[part], c=c, draws=draws, lod=lod), state.collector.report)
     loss = loss.sum() / share * phase.interval  # a lazy regulariser makes up for the steps it skips
-    state.scaler.scale(loss).backward()
+    parameters = state.network(phase.network).parameters()
+    with dist.averaged_gradients(parameters) if is_last else contextlib.nullcontext():
+        state.scaler.scale(loss).backward()
