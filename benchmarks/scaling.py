@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 
 from styleforge.data.portraits import write_portraits
+from styleforge.dist import BUCKET_BYTES
 from styleforge.networks import Discriminator, Generator, network_preset
 
 RESOLUTIONS = (64, 256, 1024)
@@ -33,6 +34,8 @@ PL_INTERVAL, R1_INTERVAL = 8, 16
 """Of config F: every so many steps the path length penalty and R1 have an optimizer step of their own."""
 BYTES = 4
 """Of a gradient: parameters are float32 at any precision of the activations."""
+BACKWARD_SHARE = 0.5
+"""Of the compute: while this lasts, gradients can be sent that are there already."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -59,6 +62,8 @@ class Step:
     """Forward and backward passes, with the regularisers' share."""
     reduce: float
     """All-reduce of gradients and of small numbers."""
+    waiting: float
+    """What of it no backward pass hides."""
     images_per_sec: float
     """All processes together."""
     efficiency: float
@@ -78,26 +83,32 @@ def parameters(resolution: int) -> tuple[int, int]:
     return g, d
 
 
-def bytes_per_step(resolution: int) -> float:
-    """Gradients that are averaged in a mean step."""
-    g, d = parameters(resolution)
-    return BYTES * (g * (1 + 1 / PL_INTERVAL) + d * (1 + 1 / R1_INTERVAL))
+def sent_per_step(resolution: int) -> tuple[float, float]:
+    """(bytes of gradients, buckets) that are averaged in a mean step."""
+    g, d = (BYTES * num for num in parameters(resolution))
+    times_g, times_d = 1 + 1 / PL_INTERVAL, 1 + 1 / R1_INTERVAL
+    buckets = math.ceil(g / BUCKET_BYTES) * times_g + math.ceil(d / BUCKET_BYTES) * times_d
+    return g * times_g + d * times_d, buckets
 
 
 def step(machine: Machine, resolution: int, n: int, b: int, sec_per_image: float) -> Step:
-    """The model: compute, then a ring all-reduce that nothing overlaps."""
-    large = 2 + 1 / PL_INTERVAL + 1 / R1_INTERVAL  # all-reduces of gradients in a mean step
-    small = 2 + 1 / PL_INTERVAL  # whether any rank stops, the mean w, the mean path length
+    """The model: compute, beside which gradients are averaged, then the last bucket of each pass and small numbers."""
+    num_passes = 2 + 1 / PL_INTERVAL + 1 / R1_INTERVAL
+    num_small = 2 + 1 / PL_INTERVAL  # whether any rank stops, the mean w, the mean path length
+    num_bytes, num_buckets = sent_per_step(resolution)
     bandwidth = machine.bandwidth if n > machine.gpus_per_machine else machine.bandwidth_inside
-    reduce = 2 * (n - 1) / n * bytes_per_step(resolution) / bandwidth
-    reduce += (large * 2 * (n - 1) + small * 2 * math.ceil(math.log2(n))) * machine.latency
+    message = 2 * math.ceil(math.log2(n)) * machine.latency
+    large = 2 * (n - 1) / n * num_bytes / bandwidth + num_buckets * message
+    small = num_small * message
     compute = b * sec_per_image
-    images_per_sec = n * b / (compute + reduce)
+    waiting = max(large - BACKWARD_SHARE * compute, large * num_passes / num_buckets) + small
+    images_per_sec = n * b / (compute + waiting)
     return Step(
         compute=compute,
-        reduce=reduce,
+        reduce=large + small,
+        waiting=waiting,
         images_per_sec=images_per_sec,
-        efficiency=compute / (compute + reduce),
+        efficiency=compute / (compute + waiting),
         images_per_machine=images_per_sec / n * min(n, machine.gpus_per_machine),
         readers=math.ceil(images_per_sec / n / machine.images_per_reader),
     )
@@ -118,22 +129,23 @@ def print_model(options: argparse.Namespace) -> None:
         machine.images_per_reader = rate
         g, d = parameters(resolution)
         print(
-            f"\nConfig F at {resolution}²: G {g:,}, D {d:,} parameters, {bytes_per_step(resolution) / 1e6:.0f} MB of "
+            f"\nConfig F at {resolution}²: G {g:,}, D {d:,} parameters, {sent_per_step(resolution)[0] / 1e6:.0f} MB of "
             f"gradients a step; {seconds:g} s per image and GPU, {options.bandwidth_inside:g} GB/s in a machine and "
             f"{options.bandwidth:g} outside, {options.latency:g} s latency, {rate:g} images/s per reader\n"
         )
         print(
-            "| GPUs | images per GPU | batch | compute ms | all-reduce ms | step ms | images/s | computing | "
-            "images/s per machine | readers per GPU |"
+            "| GPUs | images per GPU | batch | compute ms | all-reduce ms | waiting ms | step ms | images/s | "
+            "computing | images/s per machine | readers per GPU |"
         )
-        print("|---|---|---|---|---|---|---|---|---|---|")
+        print("|---|---|---|---|---|---|---|---|---|---|---|")
         for n in options.gpus:
             for b in options.batch_per_gpu:
                 made = step(machine, resolution, n, b, seconds)
+                in_ms = (made.compute, made.reduce, made.waiting, made.compute + made.waiting)
                 print(
-                    f"| {n} | {b} | {n * b} | {made.compute * 1e3:.1f} | {made.reduce * 1e3:.1f} | "
-                    f"{(made.compute + made.reduce) * 1e3:.1f} | {made.images_per_sec:,.0f} | {made.efficiency:.0%} | "
-                    f"{made.images_per_machine:,.0f} | {made.readers} |"
+                    f"| {n} | {b} | {n * b} | {' | '.join(f'{1e3 * x:.1f}' for x in in_ms)} | "
+                    f"{made.images_per_sec:,.0f} | {made.efficiency:.0%} | {made.images_per_machine:,.0f} | "
+                    f"{made.readers} |"
                 )
 
 
