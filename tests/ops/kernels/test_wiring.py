@@ -57,28 +57,63 @@ def test_networks_by_kernels_are_networks_by_pytorch(load_kernels, monkeypatch):
     assert used == {"bias_act", "upfirdn2d", "minibatch_stddev"}
 
 
+class OnCuda:
+    """What `uses_kernel` asks of a tensor."""
+
+    is_cuda = True
+    device = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def fresh():
+    """No GPU has been tried yet."""
+    kernels._run_on.cache_clear()
+    yield
+    kernels._run_on.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh")
 def test_without_triton_pytorch_runs_and_says_so_once(monkeypatch):
     monkeypatch.setattr(kernels, "available", lambda: False)
-    kernels._tell_once.cache_clear()
-
-    class OnCuda:
-        is_cuda = True
-
-    with pytest.warns(UserWarning, match="Triton is not installed.*pip install triton") as said:
+    with pytest.warns(UserWarning, match=r"Triton is not installed \(pip install triton\)") as said:
         assert not kernels.uses_kernel(OnCuda(), "auto")
         assert not kernels.uses_kernel(OnCuda(), "auto")
     assert len(said) == 1
-    kernels._tell_once.cache_clear()
 
 
+@pytest.mark.usefixtures("fresh")
+def test_where_triton_does_not_work_pytorch_runs_and_says_why_once(monkeypatch):
+    tried = []
+
+    def fails(device):
+        tried.append(device)
+        raise RuntimeError("Failed to find C compiler.\nMore lines")
+
+    monkeypatch.setattr(kernels, "available", lambda: True)
+    monkeypatch.setattr(kernels, "_try_kernel", fails)
+    with pytest.warns(UserWarning, match=r"does not work on cuda:0 \(Failed to find C compiler.\): PyTorch") as said:
+        assert not kernels.uses_kernel(OnCuda(), "auto")
+        assert not kernels.uses_kernel(OnCuda(), "auto")
+    assert len(said) == len(tried) == 1
+
+
+def test_the_trial_is_a_kernel_that_runs(load_kernels):
+    load_kernels("bias_act")
+    kernels._try_kernel(torch.get_default_device())
+    with pytest.raises((RuntimeError, AssertionError, ValueError)):
+        kernels._try_kernel(torch.device("xpu"))
+
+
+@pytest.mark.usefixtures("fresh")
 def test_auto_takes_kernels_on_cuda_alone(monkeypatch, refuses):
-    class Somewhere:
+    class Somewhere(OnCuda):
         is_cuda = False
 
     assert not kernels.uses_kernel(Somewhere(), "auto")
     assert kernels.uses_kernel(Somewhere(), "triton")
     Somewhere.is_cuda = True
     monkeypatch.setattr(kernels, "available", lambda: True)
+    monkeypatch.setattr(kernels, "_try_kernel", lambda device: None)
     assert kernels.uses_kernel(Somewhere(), "auto")
     assert not kernels.uses_kernel(Somewhere(), "torch")
     with refuses("impl", "'fast'", "'auto'"):
