@@ -26,14 +26,14 @@ from pathlib import Path
 import torch
 
 from styleforge.data.portraits import write_portraits
-from styleforge.dist import BUCKET_BYTES
+from styleforge.dist import gradient_buckets
 from styleforge.networks import Discriminator, Generator, network_preset
 
 RESOLUTIONS = (64, 256, 1024)
 PL_INTERVAL, R1_INTERVAL = 8, 16
 """Of config F: every so many steps the path length penalty and R1 have an optimizer step of their own."""
 BYTES = 4
-"""Of a gradient: parameters are float32 at any precision of the activations."""
+"""Of a gradient."""
 BACKWARD_SHARE = 0.5
 """Of the compute: while this lasts, gradients can be sent that are there already."""
 
@@ -47,7 +47,9 @@ class Machine:
     bandwidth_inside: float
     """The same between GPUs of one machine."""
     latency: float
-    """Seconds of one message."""
+    """Seconds of one message between GPUs."""
+    latency_cpu: float
+    """The same between CPUs, through gloo."""
     gpus_per_machine: int
     """Processes that share a machine's disk and cores."""
     images_per_reader: float
@@ -74,34 +76,52 @@ class Step:
     """Reading processes that each GPU needs."""
 
 
-def parameters(resolution: int) -> tuple[int, int]:
-    """Numbers of parameters of config F's G and D."""
+@dataclass(kw_only=True, slots=True)
+class Sent:
+    """What the phases of a network send."""
+
+    parameters: int
+    """Numbers of them; gradients are float32 at any precision of the activations."""
+    buckets: int
+    """Pieces that they go in."""
+    last_bytes: int
+    """Of the last piece, which no backward pass hides."""
+    per_step: float
+    """The mean number of the network's phases in a step: the regulariser has one of its own."""
+
+
+def gradients(resolution: int) -> tuple[Sent, Sent]:
+    """Of config F's G and D."""
     with torch.device("meta"):
         g_config, d_config = network_preset("config-f", resolution)
         networks = Generator(g_config), Discriminator(d_config)
-    g, d = (sum(p.numel() for p in network.parameters()) for network in networks)
-    return g, d
+    sent = []
+    for network, interval in zip(networks, (PL_INTERVAL, R1_INTERVAL), strict=True):
+        buckets = list(gradient_buckets(list(network.parameters())))
+        num = sum(p.numel() for p in network.parameters())
+        last = sum(p.nbytes for p in buckets[-1])
+        sent.append(Sent(parameters=num, buckets=len(buckets), last_bytes=last, per_step=1 + 1 / interval))
+    return sent[0], sent[1]
 
 
-def sent_per_step(resolution: int) -> tuple[float, float]:
-    """(bytes of gradients, buckets) that are averaged in a mean step."""
-    g, d = (BYTES * num for num in parameters(resolution))
-    times_g, times_d = 1 + 1 / PL_INTERVAL, 1 + 1 / R1_INTERVAL
-    buckets = math.ceil(g / BUCKET_BYTES) * times_g + math.ceil(d / BUCKET_BYTES) * times_d
-    return g * times_g + d * times_d, buckets
+def bytes_per_step(resolution: int) -> float:
+    """Gradients that are averaged in a mean step."""
+    return sum(BYTES * sent.parameters * sent.per_step for sent in gradients(resolution))
 
 
 def step(machine: Machine, resolution: int, n: int, b: int, sec_per_image: float) -> Step:
     """The model: compute, beside which gradients are averaged, then the last bucket of each pass and small numbers."""
-    num_passes = 2 + 1 / PL_INTERVAL + 1 / R1_INTERVAL
-    num_small = 2 + 1 / PL_INTERVAL  # whether any rank stops, the mean w, the mean path length
-    num_bytes, num_buckets = sent_per_step(resolution)
+    networks = gradients(resolution)
     bandwidth = machine.bandwidth if n > machine.gpus_per_machine else machine.bandwidth_inside
-    message = 2 * math.ceil(math.log2(n)) * machine.latency
-    large = 2 * (n - 1) / n * num_bytes / bandwidth + num_buckets * message
-    small = num_small * message
+    sec_per_byte = 2 * (n - 1) / n / bandwidth
+    hops = 2 * math.ceil(math.log2(n))
+    large = bytes_per_step(resolution) * sec_per_byte
+    large += sum(sent.buckets * sent.per_step for sent in networks) * hops * machine.latency
+    last = sum((sent.last_bytes * sec_per_byte + hops * machine.latency) * sent.per_step for sent in networks)
+    small = (1 + 1 / PL_INTERVAL) * hops * machine.latency  # the mean w, the mean path length
+    small += hops * machine.latency_cpu  # whether any process stops
     compute = b * sec_per_image
-    waiting = max(large - BACKWARD_SHARE * compute, large * num_passes / num_buckets) + small
+    waiting = max(large - BACKWARD_SHARE * compute, last) + small
     images_per_sec = n * b / (compute + waiting)
     return Step(
         compute=compute,
@@ -120,6 +140,7 @@ def print_model(options: argparse.Namespace) -> None:
         bandwidth=options.bandwidth * 1e9,
         bandwidth_inside=options.bandwidth_inside * 1e9,
         latency=options.latency,
+        latency_cpu=options.latency_cpu,
         gpus_per_machine=options.gpus_per_machine,
         images_per_reader=1.0,
     )
@@ -127,11 +148,13 @@ def print_model(options: argparse.Namespace) -> None:
         RESOLUTIONS, options.seconds_per_image, options.images_per_reader, strict=True
     ):
         machine.images_per_reader = rate
-        g, d = parameters(resolution)
+        g, d = gradients(resolution)
         print(
-            f"\nConfig F at {resolution}²: G {g:,}, D {d:,} parameters, {sent_per_step(resolution)[0] / 1e6:.0f} MB of "
-            f"gradients a step; {seconds:g} s per image and GPU, {options.bandwidth_inside:g} GB/s in a machine and "
-            f"{options.bandwidth:g} outside, {options.latency:g} s latency, {rate:g} images/s per reader\n"
+            f"\nConfig F at {resolution}²: G {g.parameters:,}, D {d.parameters:,} parameters, "
+            f"{bytes_per_step(resolution) / 1e6:.0f} MB of gradients a step in {g.buckets} and {d.buckets} buckets; "
+            f"{seconds:g} s per image and GPU, {options.bandwidth_inside:g} GB/s in a machine and "
+            f"{options.bandwidth:g} outside, {options.latency:g} s latency, {options.latency_cpu:g} s between CPUs, "
+            f"{rate:g} images/s per reader\n"
         )
         print(
             "| GPUs | images per GPU | batch | compute ms | all-reduce ms | waiting ms | step ms | images/s | "
@@ -208,6 +231,7 @@ def main() -> None:
     parser.add_argument("--bandwidth", type=float, default=25.0, help="GB/s of one GPU to other machines")
     parser.add_argument("--bandwidth-inside", type=float, default=200.0, help="the same between GPUs of one machine")
     parser.add_argument("--latency", type=float, default=10e-6, help="seconds of one message")
+    parser.add_argument("--latency-cpu", type=float, default=100e-6, help="seconds of one message between CPUs")
     parser.add_argument("--gpus-per-machine", type=int, default=8)
     parser.add_argument(
         "--images-per-reader", type=float, nargs=3, default=[1200, 380, 23], metavar=("R64", "R256", "R1024"),

@@ -1,6 +1,8 @@
-"""Durations as people read them."""
+"""Durations: as people read them, and what must end before one is taken."""
 
 from __future__ import annotations
+
+import torch
 
 
 def format_time(seconds: float) -> str:
@@ -13,3 +15,11 @@ def format_time(seconds: float) -> str:
     if s < 24 * 60 * 60:
         return f"{s // 3600}h {s // 60 % 60:02}m {s % 60:02}s"
     return f"{s // 86400}d {s // 3600 % 24:02}h {s // 60 % 60:02}m"
+
+
+def wait_for(device: torch.device) -> None:
+    """Waits until a device has computed all that it was asked for; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

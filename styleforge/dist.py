@@ -9,7 +9,7 @@ import contextlib
 import datetime
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -62,8 +62,11 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device: got {name!r}, expected auto, cpu, cuda or mps (--device)") from error
+    try:
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"device: got {name!r}, which does not work here ({reason}), expected auto, cpu, cuda or mps (--device)"
@@ -162,7 +165,7 @@ class _Sent:
 
 @contextlib.contextmanager
 def averaged_gradients(parameters: Iterable[Tensor], bucket_bytes: int = BUCKET_BYTES) -> Iterator[None]:
-    """Averages gradients over the ranks, while the backward pass in this block is still going on.
+    """Averages gradients over the ranks, while the one backward pass in this block is still going on.
 
     Parameters are gathered in buckets, the last ones first, as a backward pass comes to them. A bucket is sent when all
     its gradients are there and the buckets before it are sent, and what is left at the end of the block: so every rank
@@ -178,7 +181,7 @@ def averaged_gradients(parameters: Iterable[Tensor], bucket_bytes: int = BUCKET_
     if world_size() == 1:
         yield
         return
-    buckets = list(_buckets([p for p in parameters if p.requires_grad][::-1], bucket_bytes))
+    buckets = list(gradient_buckets([p for p in parameters if p.requires_grad], bucket_bytes))
     bucket_of = {id(p): i for i, bucket in enumerate(buckets) for p in bucket}
     missing = [len(bucket) for bucket in buckets]
     sent: list[_Sent | None] = []
@@ -188,6 +191,7 @@ def averaged_gradients(parameters: Iterable[Tensor], bucket_bytes: int = BUCKET_
         sent.append(_Sent(gradients) if gradients else None)
 
     def ready(parameter: Tensor) -> None:
+        assert missing[bucket_of[id(parameter)]] > 0, "a second backward pass would add to what has been sent"
         missing[bucket_of[id(parameter)]] -= 1
         while len(sent) < len(buckets) and missing[len(sent)] == 0:
             send()
@@ -205,10 +209,10 @@ def averaged_gradients(parameters: Iterable[Tensor], bucket_bytes: int = BUCKET_
             gradients.receive()
 
 
-def _buckets(tensors: list[Tensor], size: int) -> Iterator[list[Tensor]]:
-    """Runs of tensors of one dtype, each of at most so many bytes, or of one tensor."""
+def gradient_buckets(parameters: Sequence[Tensor], size: int = BUCKET_BYTES) -> Iterator[list[Tensor]]:
+    """Runs of parameters of one dtype, the last ones first, each of at most so many bytes, or one parameter."""
     bucket: list[Tensor] = []
-    for tensor in tensors:
+    for tensor in reversed(parameters):
         if bucket and (tensor.dtype != bucket[0].dtype or sum(t.nbytes for t in bucket) + tensor.nbytes > size):
             yield bucket
             bucket = []

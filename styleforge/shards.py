@@ -68,6 +68,10 @@ class SeedPictures:
     """Pictures at a time; 0 for `styleforge.latents.default_batch`."""
 
     def __post_init__(self) -> None:
+        if not self.seeds:
+            raise ValueError("seeds: got none, expected at least one (--seeds)")
+        if self.batch < 0:
+            raise ValueError(f"batch: got {self.batch}, expected 1 or more, or 0 for what suits the network (--batch)")
         self.batch = self.batch or default_batch(self.G)
         config = json.dumps(self.G.config.to_dict(), sort_keys=True)
         self.network = sha256_of(config, self.G.state_dict())
@@ -174,11 +178,17 @@ def write_zip(
             f"{dest}: got {dist.world_size()} processes for one zip, expected one; take a folder for several, which "
             "gets shards"
         )
+    if dest.is_dir():
+        raise ValueError(f"{dest}: got a folder, expected the name of a zip; choose another")
     if dest.exists():
         _check_same(dest, _made_by(dest), settings)
         return Written(files=1, new=0)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    writer = ZipWriter(dest, digest, still_valid=lambda entry: True)  # the digest vouches for all
+    try:
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        writer = ZipWriter(dest, digest, still_valid=lambda entry: True)  # the digest vouches for all
+    except OSError as error:
+        raise OSError(f"{dest}: cannot be written there ({error.strerror}); choose another place") from error
     try:
         encoded = in_order(
             partial(_encoded, suffix=suffix, compress=False),
@@ -272,6 +282,12 @@ def _encoded(numbered: tuple[int, Tensor], suffix: str, compress: bool = True) -
 
 def _claim(dest: Path, settings: dict[str, Any]) -> None:
     """Makes sure that a folder's shards, if it has any, have these settings, and writes its index."""
+    if dest.exists() and not dest.is_dir():
+        raise ValueError(f"{dest}: got a file, expected a folder for shards, or a name that ends in .zip")
+    try:
+        dest.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{dest}: cannot be made ({error.strerror}); choose another place") from error
     index, shards = dest / INDEX, sorted(dest.glob("shard-*.tar"))
     settings = _as_json({"format": FORMAT, **settings})
     if shards:

@@ -100,6 +100,18 @@ def test_gradients_are_sent_while_the_backward_pass_goes_on():
         assert events == [0, 1, 2, 2]
 
 
+def two_passes():
+    with dist.Group(CPU):
+        network = Sums()
+        with dist.averaged_gradients(network.parameters()):
+            for _ in range(2):
+                network(torch.tensor(1.0)).backward()
+
+
+def test_a_second_backward_pass_in_the_block_is_a_programmers_error():
+    assert all("second backward pass" in str(result) for result in run_ranks(two_passes, 2))
+
+
 def fails_in_backward():
     with dist.Group(CPU):
         network = Sums()

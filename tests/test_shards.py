@@ -350,3 +350,23 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, m
         write(pictures(), tmp_path / "x.zip")
     left = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert all(path.name == "index.json" for path in left)
+
+
+def test_places_that_cannot_hold_pictures_are_said(tmp_path, refuses):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder.zip").mkdir()
+    with refuses("file", "got a file", "folder for shards"):
+        write_shards(pictures(), tmp_path / "file")
+    with refuses("folder.zip", "got a folder", "name of a zip"):
+        write_zip(pictures(), tmp_path / "folder.zip")
+    for write, name in ((write_shards, "shards"), (write_zip, "all.zip")):
+        with pytest.raises(OSError, match="choose another place"):
+            write(pictures(), tmp_path / "file" / name)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_no_seeds_and_negative_batches_are_refused(refuses):
+    with refuses("seeds", "none", "--seeds"):
+        pictures(seeds=[])
+    with refuses("batch", "-2", "--batch"):
+        pictures(batch=-2)

@@ -29,6 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from styleforge import checkpoint, dist
+from styleforge.clock import wait_for
 from styleforge.data import ImageDataset, batches
 from styleforge.data.pack import pack
 from styleforge.data.portraits import write_portraits
@@ -253,18 +254,11 @@ def _plain_convolutions(device: torch.device, dtype: torch.dtype) -> list[Callab
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
     """Duration of a work; on a GPU, of several, until the last has ended."""
-    _wait(device)
+    wait_for(device)
     start_time = time.perf_counter()
     work()
-    _wait(device)
+    wait_for(device)
     return time.perf_counter() - start_time
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def _device_name(device: torch.device) -> str:

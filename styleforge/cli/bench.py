@@ -23,14 +23,18 @@ Examples:
   styleforge bench --preset config-f --resolution 256 --batch 32 --dtype bfloat16 --json
   styleforge bench --preset config-f --resolution 32 --cbase 2048 --cmax 64 --batch 16""",
 )
-@click.option("--preset", default="auto", show_default=True, metavar="NAME", help="As --cfg of `styleforge train`.")
+@click.option(
+    "--preset", "--cfg", default="auto", show_default=True, metavar="NAME", help="As --cfg of `styleforge train`."
+)
 @click.option("--resolution", type=Resolution(), metavar="WxH", default="64", show_default=True, help="Size in pixels.")
 @click.option("--batch", type=click.IntRange(min=1), help="Images at a time.  [default: the preset's]")
 @click.option(
     "--dtype", type=click.Choice(list(_PRECISIONS)), default="float32", show_default=True, help="Of features."
 )
-@click.option("--cbase", type=int, metavar="INT", help="Channels at resolution r are min(cbase / r, cmax).")
-@click.option("--cmax", type=int, metavar="INT", help="Upper limit of the channels.")
+@click.option(
+    "--cbase", type=click.IntRange(min=1), metavar="INT", help="Channels at resolution r are min(cbase / r, cmax)."
+)
+@click.option("--cmax", type=click.IntRange(min=1), metavar="INT", help="Upper limit of the channels.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or mps.")
 @click.option(
     "--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Processes that read pictures."
@@ -54,9 +58,13 @@ def bench(
     Each work is given in seconds and as a share of the rate of a plain 3×3 convolution, measured in the same minutes:
     that tells how well the machine is used, whatever machine it is. Give it an idle one.
     """
+    from styleforge import dist
     from styleforge.analysis.speed import measure_speed
     from styleforge.training import training_preset
 
+    kind = dist.pick_device(device).type
+    if dtype == "float16" and kind != "cuda":
+        raise click.UsageError(f"--dtype: got float16 on {kind}, expected float32 or bfloat16 there")
     config = training_preset(preset, resolution, batch=batch, device=device, channel_base=cbase, channel_max=cmax)
     config = dataclasses.replace(
         config,

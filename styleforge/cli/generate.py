@@ -175,6 +175,8 @@ def _to_dest(options: PictureOptions, seeds: list[int], dest: str, shard_size: i
     from styleforge import dist
     from styleforge.shards import write_shards, write_zip
 
+    if not dest:
+        raise click.UsageError("--dest: got no name, expected a folder, or a name that ends in .zip")
     is_zip = dest.lower().endswith(".zip")
     if is_zip and shard_size is not None:
         raise click.UsageError("--shard-size: got one zip, expected a folder in --dest, which gets shards")

@@ -89,8 +89,10 @@ Examples:
 @click.option(
     "--c-dim", type=int, metavar="INT", default=0, show_default=True, help="Length of a label; 0 for no labels."
 )
-@click.option("--cbase", type=int, metavar="INT", help="Channels at resolution r are min(cbase / r, cmax).")
-@click.option("--cmax", type=int, metavar="INT", help="Upper limit of the channels.")
+@click.option(
+    "--cbase", type=click.IntRange(min=1), metavar="INT", help="Channels at resolution r are min(cbase / r, cmax)."
+)
+@click.option("--cmax", type=click.IntRange(min=1), metavar="INT", help="Upper limit of the channels.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the whole configs.")
 @click.option("--list", "list_presets", is_flag=True, help="List the presets and leave.")
 def summary(

@@ -105,8 +105,8 @@ Examples:
     metavar="RES",
     help="Compute activations of this resolution and above twice instead of keeping them, which saves memory.",
 )
-@_size("--cbase", type=int, metavar="N", help="Channels at resolution r are min(cbase / r, cmax).")
-@_size("--cmax", type=int, metavar="N", help="Upper limit of the channels.")
+@_size("--cbase", type=click.IntRange(min=1), metavar="N", help="Channels at resolution r are min(cbase / r, cmax).")
+@_size("--cmax", type=click.IntRange(min=1), metavar="N", help="Upper limit of the channels.")
 @_size("--map-depth", type=int, metavar="N", help="Layers of the mapping network.")
 @_learning("--gamma", type=float, metavar="X", help="Weight of R1: higher is stabler, lower is sharper.")
 @_learning("--glr", type=float, metavar="X", help="Learning rate of the generator.")

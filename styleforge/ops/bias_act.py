@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from styleforge.ops.forward_mode import has_tangent
 from styleforge.ops.kernels import Impl, uses_kernel
 
 LRELU_SLOPE = 0.2
@@ -82,7 +83,12 @@ def bias_act(
             "hand in one value per channel"
         )
     can_fuse = act in SLOPES and gain > 0 and x.ndim > 1 and dim % x.ndim == 1
-    if impl == "auto" and (not can_fuse or torch.compiler.is_compiling()):
+    if noise is not None and not _fits(noise, x):
+        raise ValueError(
+            f"noise: got shape {list(noise.shape)}, expected [{len(x)} or 1, {x.shape[1]} or 1] and the pixels of x "
+            f"{list(x.shape)}; hand in one noise map per sample, or one for all"
+        )
+    if impl == "auto" and (not can_fuse or torch.compiler.is_compiling() or has_tangent(x, bias, scale, noise)):
         impl = "reference"
     if impl != "reference":
         if not can_fuse:
@@ -105,6 +111,16 @@ def bias_act(
     if gain != 1:
         x = x * gain
     return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+def _fits(noise: Tensor, x: Tensor) -> bool:
+    """Whether noise is spread over x [N, C, …] in the ways that every ``impl`` knows."""
+    return (
+        noise.ndim == x.ndim
+        and noise.shape[0] in (1, len(x))
+        and noise.shape[1] in (1, x.shape[1])
+        and noise.shape[2:] == x.shape[2:]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +153,9 @@ def _forward(x: Tensor, scale: Tensor | None, noise: Tensor | None, bias: Tensor
         y = x + noise.to(x.dtype)
     if bias is not None:
         y = x + _along(bias, x) if y is None else y.add_(_along(bias, x))
-    if steps.slope != 1:
+    if steps.slope == 0:  # a slope of 0 would make NaN of minus infinity
+        y = torch.relu(x) if y is None else y.relu_()
+    elif steps.slope != 1:
         y = F.leaky_relu(x, steps.slope) if y is None else F.leaky_relu_(y, steps.slope)
     if steps.gain != 1:
         y = x * steps.gain if y is None else y.mul_(steps.gain)

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from styleforge.ops import winograd
+from styleforge.ops.forward_mode import has_tangent
 from styleforge.ops.pieces import pieces
 
 MATRIX_PRODUCT_CHANNELS = 32
@@ -42,6 +42,7 @@ def conv2d(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0, grou
     Returns:
         [N, O, h, w] with h = (H + 2·padding - k) // stride + 1.
     """
+    assert weight.shape[2] == weight.shape[3]
     if groups > 1 or not _has_routines(x, weight):
         return F.conv2d(x, weight, stride=stride, padding=padding, groups=groups)
     return _convolve(x, weight, stride, padding)
@@ -59,6 +60,7 @@ def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int = 1, groups: int 
     Returns:
         [N, I, (h - 1)·stride + k, (w - 1)·stride + k].
     """
+    assert weight.shape[2] == weight.shape[3]
     if groups > 1 or not _has_routines(x, weight):
         return F.conv_transpose2d(x, weight, stride=stride, groups=groups)
     height, width = ((size - 1) * stride + weight.shape[-1] for size in x.shape[2:])
@@ -66,14 +68,10 @@ def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int = 1, groups: int 
 
 
 def _has_routines(x: Tensor, weight: Tensor) -> bool:
-    """Whether the routines below are quicker than PyTorch's; they know nothing of forward mode."""
-    on_cpu = x.device.type == "cpu" and not torch.compiler.is_compiling()
-    return on_cpu and all(forward_ad.unpack_dual(tensor).tangent is None for tensor in (x, weight))
-
-
-# A function of autograd is not told which of its gradients are wanted. R1 and path lengths ask for that of the image
-# alone, first; so the weight's belongs to a node of its own, which is passed by then. That node hands the function a
-# tensor of zeros that takes no memory, and gets the gradient of the function's result for it.
+    """Whether the routines below are quicker than PyTorch's, and know all that is asked for."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
+    return not has_tangent(x, weight)
 
 
 def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
@@ -82,8 +80,8 @@ def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
         return _quick_convolve(x, weight, stride, padding)
     k = weight.shape[-1]
     size = [(n + 2 * padding - k) // stride + 1 for n in x.shape[2:]]
-    node = _node_of(weight, x, (len(x), len(weight), *size), stride, padding, transposed=False)
-    y: Tensor = _Convolution.apply(x, weight, node, stride, padding)
+    path = _weight_path(weight, x, (len(x), len(weight), *size), stride, padding, transposed=False)
+    y: Tensor = _Convolution.apply(x, weight, path, stride, padding)
     return y
 
 
@@ -91,22 +89,28 @@ def _transpose(y: Tensor, weight: Tensor, stride: int, padding: int, size: tuple
     """T(y, weight): the gradient of the x, of the given size, that C makes y of."""
     if not (torch.is_grad_enabled() and (y.requires_grad or weight.requires_grad)):
         return _quick_transpose(y, weight, stride, padding, size)
-    node = _node_of(weight, y, (len(y), weight.shape[1], *size), stride, padding, transposed=True)
-    x: Tensor = _Transposed.apply(y, weight, node, stride, padding, size)
+    path = _weight_path(weight, y, (len(y), weight.shape[1], *size), stride, padding, transposed=True)
+    x: Tensor = _Transposed.apply(y, weight, path, stride, padding, size)
     return x
 
 
-def _node_of(
+def _weight_path(
     weight: Tensor, image: Tensor, shape: tuple[int, ...], stride: int, padding: int, *, transposed: bool
 ) -> Tensor | None:
     if not weight.requires_grad:
         return None
-    node: Tensor = _Weight.apply(weight, [image], shape, stride, padding, transposed)
-    return node
+    path: Tensor = _WeightPath.apply(weight, [image], shape, stride, padding, transposed)
+    return path
 
 
-class _Weight(torch.autograd.Function):
-    """The weight's part in C or T; its result stands for it there."""
+class _WeightPath(torch.autograd.Function):
+    """The weight's part in C or T, as a node of autograd's graph of its own.
+
+    A function of autograd is not told which of its gradients are wanted. R1 and path lengths ask for that of the image
+    alone, first; so the way to the weight must not lead through the function that makes the image's gradient. This node
+    hands that function a tensor of zeros that takes no memory, in the shape of the function's result, and gets the
+    gradient of that result for it.
+    """
 
     @staticmethod
     def forward(
@@ -133,7 +137,7 @@ class _Convolution(torch.autograd.Function):
     """C, without its gradient of the weight."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, node: Tensor | None, stride: int, padding: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, path: Tensor | None, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.stride, ctx.padding, ctx.size = stride, padding, x.shape[2:]
         return _quick_convolve(x, weight, stride, padding)
@@ -150,7 +154,7 @@ class _Transposed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, y: Tensor, weight: Tensor, node: Tensor | None, stride: int, padding: int, size: tuple[int, int]
+        ctx: Any, y: Tensor, weight: Tensor, path: Tensor | None, stride: int, padding: int, size: tuple[int, int]
     ) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.stride, ctx.padding = stride, padding
@@ -164,7 +168,7 @@ class _Transposed(torch.autograd.Function):
 
 
 class _WeightGradient(torch.autograd.Function):
-    """W(x, dy): the gradient of the weight, of the given one's shape and layout, that C makes y of x with."""
+    """W(x, dy): the gradient of the weight, of the given one's shape, that C makes y of x with."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dy: Tensor, stride: int, padding: int, weight: Tensor) -> Tensor:

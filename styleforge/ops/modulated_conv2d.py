@@ -82,7 +82,7 @@ def modulated_conv2d(
     if demodulate and x.dtype == torch.float16:
         # Demodulation undoes any factor on the styles: at most 1 keeps the features within half precision's range.
         styles = styles / styles.abs().amax(1, keepdim=True).clamp(min=eps)
-    if impl == "factored":
+    if impl == "factored" or (impl == "grouped" and N == 0):  # no convolution has 0 groups
         # Eq. 3 is taken in the precision of weights and styles; only the features may be in a lower one.
         scale = demodulation_coefficients(weight, styles, eps) if demodulate else None
         x = x * styles.to(x.dtype)[:, :, None, None]

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from styleforge.ops.forward_mode import has_tangent
 from styleforge.ops.kernels import Impl, uses_kernel
 
 Padding = tuple[int, int, int, int]
@@ -79,8 +80,8 @@ def upfirdn2d(
             "expected one that fits; pad more or use a smaller filter"
         )
     padding = (left, right, top, bottom)
-    if f.requires_grad:
-        impl = "torch"  # a depthwise convolution has that gradient, too
+    if f.requires_grad or has_tangent(x, f):
+        impl = "torch"  # a depthwise convolution has these derivatives, too
     elif torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling():
         y: Tensor = _Filtered.apply(x, f, up, down, padding, flip_filter, gain, impl)
         return y

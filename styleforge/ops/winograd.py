@@ -21,8 +21,11 @@ MIN_CHANNELS = 256
 """From so many input and output channels on, what the products save exceeds what the transforms cost."""
 MIN_CHANNELS_WEIGHT = 128
 """The same for `weight_gradient`, whose alternatives are slower."""
-MIN_TILES = 128
-"""The same for the tiles of a batch: below, reading the kernels takes longer than multiplying them."""
+MIN_PIXELS = 256
+"""The same for the pixels of an image: below, reading the kernels takes longer than multiplying them.
+
+It is not about the pixels of a batch: how many images there are at a time must not choose the way.
+"""
 _PIECE_BYTES = 12 << 20
 """So much of the transformed input is multiplied at a time, such that caches hold much of it, or one row of tiles."""
 _PIECE_BYTES_WEIGHT = 96 << 20
@@ -47,7 +50,7 @@ def pays(x: Tensor, weight: Tensor, stride: int, padding: int, *, weight_gradien
         return False
     channels = MIN_CHANNELS_WEIGHT if weight_gradient else MIN_CHANNELS
     applies = k == 3 and stride == 1 and padding <= 2
-    return applies and min(O, I) >= channels and x[:, 0].numel() >= 4 * MIN_TILES
+    return applies and min(O, I) >= channels and x.shape[2] * x.shape[3] >= MIN_PIXELS
 
 
 def correlate(x: Tensor, weight: Tensor, padding: int) -> Tensor:
@@ -134,7 +137,7 @@ def _made_by(piece: tuple[slice, slice], y: Tensor) -> Tensor:
 
 def _kernel_matrix(like: Tensor) -> Tensor:
     """The transform of a kernel along both axes [16, 9]."""
-    along_one = torch.tensor(_KERNEL, dtype=like.dtype)
+    along_one = torch.tensor(_KERNEL, dtype=like.dtype, device=like.device)
     return torch.kron(along_one, along_one)
 
 

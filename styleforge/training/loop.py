@@ -17,7 +17,7 @@ from torch import Tensor
 
 from styleforge import dist
 from styleforge.checkpoint import SUFFIX
-from styleforge.clock import format_time
+from styleforge.clock import format_time, wait_for
 from styleforge.data import ImageDataset, batches
 from styleforge.files import append_line
 from styleforge.images import from_uint8
@@ -162,6 +162,11 @@ class Loop:
             counters.cur_nimg += batch
             counters.batch_idx += 1
             state.update_ema(ema_decay_at(self.config, counters.cur_nimg, batch))
+            done = counters.cur_nimg >= total_nimg
+            tick_nimg = counters.cur_nimg - counters.tick_start_nimg
+            ends_tick = done or counters.cur_tick == 0 or tick_nimg >= self.config.kimg_per_tick * 1000
+            if ends_tick:
+                wait_for(self.device)  # a GPU is steps behind, and a tick's time is that of its own steps
             now = time.perf_counter()
             counters.train_sec = before_sec + now - session_start
             speed = (counters.cur_nimg - session_nimg) / (now - session_start)
@@ -170,9 +175,6 @@ class Loop:
             # Tick: a status line and statistics.
             out_of_time = self.minutes is not None and now - session_start > self.minutes * 60
             stopped = dist.any_rank(out_of_time or interrupts.signum is not None)
-            done = counters.cur_nimg >= total_nimg
-            tick_nimg = counters.cur_nimg - counters.tick_start_nimg
-            ends_tick = done or counters.cur_tick == 0 or tick_nimg >= self.config.kimg_per_tick * 1000
             snapshot = stopped or done
             if ends_tick:
                 snapshot = snapshot or counters.cur_tick % self.config.snapshot_ticks == 0

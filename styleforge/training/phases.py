@@ -71,7 +71,7 @@ class Losses:
         """Ws [N, L, W] with style mixing."""
         G, draws = self.G, batch.draws
         mixes = self.config.style_mixing_prob > 0
-        z = draws.z[: 1 + mixes]  # all latents in one pass through the mapping network
+        z = draws.z if mixes else draws.z[:1]  # all latents go through the mapping network in one pass
         w, *others = G.mapping.map(z.flatten(0, 1), None if batch.c is None else batch.c.repeat(len(z), 1)).split(
             len(draws.mix)
         )

@@ -56,7 +56,7 @@ def optimize(state: TrainState, phase: Phase, real: Tensor, labels: Tensor | Non
     for part in range(num_parts):
         # Every num_parts-th image, which keeps the groups of the minibatch standard deviation together.
         rows = range(part, share, num_parts)
-        accumulate(state, phase, real, labels, rows, share=share, lod=lod, is_last=part == num_parts - 1)
+        accumulate(state, phase, real, labels, rows, share=share, lod=lod, average=part == num_parts - 1)
     if phase.after is not None:
         phase.after()
     state.scaler.step(optimizer)
@@ -74,7 +74,7 @@ def accumulate(
     *,
     share: int,
     lod: float,
-    is_last: bool = False,
+    average: bool = False,
 ) -> None:
     """Adds the gradients of a part of the share; no other process is asked, but for the mean after the last part.
 
@@ -86,7 +86,7 @@ def accumulate(
         rows: Which images of the share.
         share: How many images the gradients are a mean of, in this process.
         lod: As in `optimize`.
-        is_last: Whether the sum is complete then: it is averaged over processes, part by part as it is ready.
+        average: Whether the sum is complete then, and is averaged over processes, piece by piece as it is ready.
     """
     state.network("D" if phase.network == "G" else "G").requires_grad_(False)
     state.network(phase.network).requires_grad_(True)
@@ -104,5 +104,5 @@ def accumulate(
     loss = phase.loss(Batch(real=real[part], c=c, draws=draws, lod=lod), state.collector.report)
     loss = loss.sum() / share * phase.interval  # a lazy regulariser makes up for the steps it skips
     parameters = state.network(phase.network).parameters()
-    with dist.averaged_gradients(parameters) if is_last else contextlib.nullcontext():
+    with dist.averaged_gradients(parameters) if average else contextlib.nullcontext():
         state.scaler.scale(loss).backward()

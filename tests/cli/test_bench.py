@@ -30,6 +30,18 @@ def test_the_table_names_every_work_and_rate():
         assert text in result.output
 
 
-@pytest.mark.parametrize("arguments", [["--dtype", "float8"], ["--batch", "0"], ["--resolution", "many"]])
-def test_what_it_cannot_time_is_a_usage_error(arguments):
-    assert CliRunner().invoke(bench, arguments).exit_code == 2
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--dtype", "float8"], "--dtype"),
+        (["--dtype", "float16", "--device", "cpu"], "got float16 on cpu, expected float32 or bfloat16"),
+        (["--batch", "0"], "--batch"),
+        (["--cbase", "0"], "--cbase"),
+        (["--cmax", "-3"], "--cmax"),
+        (["--resolution", "many"], "--resolution"),
+    ],
+)
+def test_what_it_cannot_time_is_a_usage_error(arguments, part):
+    result = CliRunner().invoke(bench, arguments)
+    assert result.exit_code == 2
+    assert part in result.output

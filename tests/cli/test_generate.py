@@ -374,6 +374,7 @@ def test_what_moves_the_latents_is_part_of_the_settings(tmp_path, network, monke
         (["--seeds=0", "--dest=x", "--outdir=out"], "--outdir does not go with --dest"),
         (["--projected=x.npz", "--dest=x"], "--projected does not go with --dest"),
         (["--seeds=0", "--dest=x", "--no-npz"], "--npz does not go with --dest"),
+        (["--seeds=0", "--dest="], "--dest: got no name"),
     ],
 )
 def test_what_does_not_go_with_a_dest_is_a_usage_error(network, arguments, part):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.special
 import torch
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from styleforge.ops import bias_act
 from styleforge.ops.bias_act import ACTIVATIONS, SLOPES
@@ -150,3 +150,39 @@ def test_fused_works_on_vectors_and_half_precision():
     y = bias_act(values["x"].bfloat16(), values["bias"], scale=values["scale"], noise=values["noise"], impl="torch")
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y.float(), bias_act(**values), rtol=0.02, atol=0.03)
+
+
+@pytest.mark.parametrize("impl", ["reference", "torch"])
+@pytest.mark.parametrize("act", SLOPES)
+def test_infinite_features_stay_so(act, impl):
+    y = bias_act(torch.tensor([[torch.inf, -torch.inf, torch.nan]]), act=act, impl=impl)
+    below = {"linear": -torch.inf, "lrelu": -torch.inf, "relu": 0.0}[act]
+    assert y[0, :2].tolist() == [torch.inf, below]
+    assert y[0, 2].isnan()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (4, 4), (3, 1, 4, 4), (1, 2, 4, 4), (2, 1, 4, 1)])
+def test_noise_that_only_some_ways_could_spread_is_refused_by_all(shape, refuses):
+    for impl in ("reference", "torch", "auto"):
+        with refuses("noise", str(list(shape)), "[2 or 1, 3 or 1]"):
+            bias_act(torch.zeros(2, 3, 4, 4), noise=torch.zeros(shape), impl=impl)
+
+
+def test_derivatives_in_forward_mode_go_through():
+    x, scale = torch.randn(2, 3, 4, 4), torch.rand(2, 3)
+    tangents = torch.randn_like(x), torch.randn_like(scale)
+    for x_tangent, scale_tangent in (tangents, (None, tangents[1]), (tangents[0], None)):
+        with forward_ad.dual_level():
+            duals = [
+                value if tangent is None else forward_ad.make_dual(value, tangent)
+                for value, tangent in ((x, x_tangent), (scale, scale_tangent))
+            ]
+            y = bias_act(duals[0], scale=duals[1], act="lrelu")
+            ours = forward_ad.unpack_dual(y).tangent
+        before = torch.zeros_like(x)
+        if x_tangent is not None:
+            before = before + x_tangent * scale[:, :, None, None]
+        if scale_tangent is not None:
+            before = before + x * scale_tangent[:, :, None, None]
+        slope = torch.where(x > 0, 1.0, 0.2) * 2**0.5
+        torch.testing.assert_close(ours, before * slope)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from styleforge.ops import conv2d as module
 from styleforge.ops.conv2d import conv2d, conv_transpose2d
@@ -78,7 +78,7 @@ def test_an_empty_batch_has_gradients_of_zero():
     assert not weight.grad.any()
 
 
-def test_without_gradients_it_is_pytorchs_function_bit_for_bit():
+def test_narrow_ones_without_gradients_are_pytorchs_functions_bit_for_bit():
     x, weight = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3)
     assert torch.equal(conv2d(x, weight, padding=1), F.conv2d(x, weight, padding=1))
     assert torch.equal(conv_transpose2d(conv2d(x, weight), weight), F.conv_transpose2d(F.conv2d(x, weight), weight))
@@ -94,3 +94,15 @@ def test_a_gradient_of_the_image_alone_takes_no_gradient_of_the_weight(monkeypat
     assert not taken
     dx.square().sum().backward()
     assert taken
+
+
+def test_forward_mode_and_autocast_are_left_to_pytorch():
+    x, weight = torch.randn(2, 256, 16, 16), torch.randn(256, 256, 3, 3)
+    tangent = torch.randn_like(x)
+    with forward_ad.dual_level(), torch.no_grad():
+        y = forward_ad.unpack_dual(conv2d(forward_ad.make_dual(x, tangent), weight, padding=1)).tangent
+    assert torch.equal(y, F.conv2d(tangent, weight, padding=1))
+    weight.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        conv2d(x, weight, padding=1).float().sum().backward()
+    assert weight.grad.dtype == torch.float32

@@ -136,3 +136,9 @@ def test_bad_arguments_are_refused(refuses):
         modulated_conv2d(x, weight[:, :, :1], styles)
     with refuses("'fast'", "factored"):
         modulated_conv2d(x, weight, styles, impl="fast")
+
+
+@pytest.mark.parametrize("impl", ["factored", "grouped"])
+def test_an_empty_batch_makes_an_empty_batch(impl):
+    y = modulated_conv2d(torch.zeros(0, 3, 4, 4), torch.randn(5, 3, 3, 3), torch.zeros(0, 3), impl=impl)
+    assert y.shape == (0, 5, 4, 4)

@@ -19,7 +19,7 @@ def pieces(request, monkeypatch):
 @pytest.fixture
 def everywhere(monkeypatch):
     """The way of this module is taken for networks of any size."""
-    for name in ("MIN_CHANNELS", "MIN_CHANNELS_WEIGHT", "MIN_TILES"):
+    for name in ("MIN_CHANNELS", "MIN_CHANNELS_WEIGHT", "MIN_PIXELS"):
         monkeypatch.setattr(winograd, name, 0)
 
 
@@ -113,3 +113,10 @@ def test_low_precision_does_not_take_this_way():
     x, weight = torch.empty(1, 512, 64, 64, device="meta"), torch.empty(512, 512, 3, 3, device="meta")
     assert winograd.pays(x, weight, 1, 1)
     assert not winograd.pays(x.bfloat16(), weight.bfloat16(), 1, 1)
+
+
+def test_the_number_of_images_does_not_choose_the_way():
+    weight = torch.empty(512, 512, 3, 3, device="meta")
+    for size, taken in ((16, True), (8, False)):
+        for num in (0, 1, 64):
+            assert winograd.pays(torch.empty(num, 512, size, size, device="meta"), weight, 1, 1) == taken

@@ -48,7 +48,9 @@ def _run_on(device: torch.device) -> bool:
     else:
         try:
             _try_kernel(device)
-        except Exception as error:  # whatever it is, training and pictures can do without
+        except Exception as error:  # whatever it is, training and pictures can do without kernels
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             trouble = f"does not work on {device} ({reason})"
     if trouble is not None:
@@ -57,6 +59,9 @@ def _run_on(device: torch.device) -> bool:
 
 
 def _try_kernel(device: torch.device) -> None:
-    from styleforge.ops.kernels.bias_act import forward
+    from styleforge.ops.kernels import bias_act
 
-    forward(torch.ones(1, 1, device=device), None, None, None, slope=1.0, gain=1.0, clamp=None)
+    x = torch.ones(1, 1, device=device)
+    y = bias_act.forward(x, None, None, None, slope=1.0, gain=1.0, clamp=None)
+    needs = (True, False, False, False)
+    bias_act.backward(x, y, None, None, None, slope=1.0, gain=1.0, clamp=None, needs=needs)

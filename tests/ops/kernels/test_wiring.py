@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_generators import tiny_generator
 
+from styleforge.analysis.jacobian import push
 from styleforge.losses import path_lengths, r1_penalty
 from styleforge.networks import Discriminator, DiscriminatorConfig
 from styleforge.ops import kernels
@@ -57,6 +58,19 @@ def test_networks_by_kernels_are_networks_by_pytorch(load_kernels, monkeypatch):
     assert used == {"bias_act", "upfirdn2d", "minibatch_stddev"}
 
 
+def test_derivatives_in_forward_mode_do_not_get_lost_where_kernels_run(load_kernels, monkeypatch):
+    G = tiny_generator().double()
+    w, direction = torch.randn(2, 8, dtype=torch.float64), torch.randn(2, 8, dtype=torch.float64)
+    expected = push(G, w, direction)
+    assert expected.norm() > 0.01
+    for name, op in (("bias_act", "bias_act"), ("upfirdn2d", "upfirdn2d"), ("minibatch_stddev", "normalization")):
+        load_kernels(name)
+        monkeypatch.setattr(
+            importlib.import_module(f"styleforge.ops.{op}"), "uses_kernel", lambda x, impl: impl != "torch"
+        )
+    torch.testing.assert_close(push(G, w, direction), expected, rtol=1e-9, atol=1e-9)
+
+
 class OnCuda:
     """What `uses_kernel` asks of a tensor."""
 
@@ -102,6 +116,19 @@ def test_the_trial_is_a_kernel_that_runs(load_kernels):
     kernels._try_kernel(torch.get_default_device())
     with pytest.raises((RuntimeError, AssertionError, ValueError)):
         kernels._try_kernel(torch.device("xpu"))
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_gpu_without_memory_says_so_and_is_asked_again(monkeypatch):
+    def fails(device):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(kernels, "available", lambda: True)
+    monkeypatch.setattr(kernels, "_try_kernel", fails)
+    with pytest.raises(torch.OutOfMemoryError):
+        kernels.uses_kernel(OnCuda(), "auto")
+    monkeypatch.setattr(kernels, "_try_kernel", lambda device: None)
+    assert kernels.uses_kernel(OnCuda(), "auto")
 
 
 @pytest.mark.usefixtures("fresh")
