@@ -1,4 +1,6 @@
-"""What float32 means: on GPUs PyTorch rounds it to 10 bits of fraction where that is quicker, unless it is told not to.
+"""Float types: what float32 means, and where bfloat16 is quicker.
+
+On GPUs PyTorch rounds float32 to 10 bits of fraction where that is quicker, unless it is told not to.
 
 Everything that trains, makes or measures pictures does so in float32 proper, as the official release does: the same
 seed then shows the same picture on every machine, and a metric has the same digits. Speed comes from bf16 and fp16,
@@ -12,6 +14,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+
+_BF16_OF_CPUS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
+"""Arithmetic for bfloat16 on x86 and ARM, by PyTorch's names."""
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device has arithmetic for bfloat16; others make it of float32, which takes longer.
+
+    PyTorch before 2.10 does not tell of CPUs, nor any of MPS: False, too.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        return any(torch.cpu.get_capabilities().get(name, False) for name in _BF16_OF_CPUS)
+    return False
 
 
 @contextlib.contextmanager

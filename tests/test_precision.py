@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from styleforge.precision import exact_float32
+from styleforge.precision import computes_bf16, exact_float32
 
 WAYS = {
     "untouched": "",
@@ -14,7 +14,7 @@ WAYS = {
 }
 PROGRAM = """
 import torch
-from styleforge.precision import exact_float32
+from styleforge.precision import computes_bf16, exact_float32
 
 def state():
     found = []
@@ -57,3 +57,23 @@ def test_functions_may_be_decorated():
 
     before = torch.backends.cudnn.allow_tf32
     assert not allowed() and torch.backends.cudnn.allow_tf32 == before
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": False}, False),
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+        ({"neon": True, "bf16": True}, True),
+    ],
+)
+def test_cpus_say_whether_they_compute_bf16(capabilities, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert computes_bf16(torch.device("cpu")) == expected
+    assert not computes_bf16(torch.device("mps"))
+
+
+def test_a_pytorch_that_does_not_tell_computes_none(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not computes_bf16(torch.device("cpu"))

@@ -15,6 +15,7 @@ from styleforge import dist
 from styleforge.checkpoint import Checkpoint
 from styleforge.data import ImageDataset
 from styleforge.memory import keep_freed_memory, out_of_memory
+from styleforge.precision import computes_bf16
 from styleforge.training import run_dir as files
 from styleforge.training.config import TrainConfig
 from styleforge.training.console import Console
@@ -73,6 +74,7 @@ def train(
         if choice is not None:
             console.say(choice.describe())
         _tell_of_groups(config, console)
+        _tell_of_precision(config, device, console)
         if init_from is not None:
             _transfer(state, init_from, console)
         return Loop(state, dataset, run_dir, console, on_snapshot, wandb_project, resumed=False, minutes=minutes).run()
@@ -128,6 +130,7 @@ def resume(
             config = dataclasses.replace(config, batch_gpu=choice.batch_gpu)
         state = _new_state(config, device, dataset)
         _tell_of_groups(config, console)
+        _tell_of_precision(config, device, console)
         found = files.last_good(run_dir, console.say)
         if found is not None:
             path, source = found
@@ -187,6 +190,12 @@ def _tell_of_groups(config: TrainConfig, console: Console) -> None:
             f"{at_a_time} images at a time form groups of {part} for the minibatch standard deviation, where the whole "
             f"batch of {config.batch} has groups of {group}; a multiple of {group} at a time keeps them (--batch-gpu)"
         )
+
+
+def _tell_of_precision(config: TrainConfig, device: torch.device, console: Console) -> None:
+    """Says when bf16 was asked for on a CPU that has to make it of float32."""
+    if config.precision == "bf16" and device.type == "cpu" and not computes_bf16(device):
+        console.say("this processor is not known to compute bf16, which then takes longer than float32 (--precision)")
 
 
 def _new_state(config: TrainConfig, device: torch.device, dataset: ImageDataset) -> TrainState:

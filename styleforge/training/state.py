@@ -15,6 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from styleforge import checkpoint, dist
 from styleforge.checkpoint import Checkpoint
 from styleforge.networks import Discriminator, Generator
+from styleforge.precision import computes_bf16
 from styleforge.training.config import TrainConfig
 from styleforge.training.draws import seed_of
 from styleforge.training.schedule import lod_at
@@ -191,8 +192,7 @@ def compute_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | No
     """The float type of the features; None for float32."""
     names: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
     if config.precision == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if fast else None
+        return torch.bfloat16 if device.type == "cuda" and computes_bf16(device) else None
     if config.precision == "fp16" and device.type != "cuda":
         raise ValueError(f"precision: got fp16 on {device.type}, expected fp32 or bf16 there (--precision)")
     return names[config.precision]

@@ -17,6 +17,7 @@ from processes import CONTEXT, free_port, run_ranks, start
 from styleforge import checkpoint, dist
 from styleforge.checkpoint import SUFFIX
 from styleforge.training import DivergedError, open_dataset, resume, train
+from styleforge.training import run as module
 from styleforge.training import run_dir as files
 from styleforge.training.loop import Loop
 from styleforge.training.run import clamped
@@ -523,3 +524,11 @@ def test_an_error_is_the_same_after_a_resume(tmp_path, monkeypatch):
             sessions.run(config)
         messages.append(str(info.value))
     assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("computes", [True, False])
+def test_bf16_on_a_processor_that_does_not_compute_it_is_said(tmp_path, monkeypatch, computes):
+    monkeypatch.setattr(module, "computes_bf16", lambda device: computes)
+    run_dir = train(tiny_config(tmp_path, precision="bf16", total_kimg=0.016), quiet=True).run_dir
+    log = (run_dir / "log.txt").read_text(encoding="utf-8")
+    assert ("not known to compute bf16" in log) != computes
