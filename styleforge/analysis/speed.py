@@ -46,6 +46,8 @@ from styleforge.training.step import optimize, share_of
 WORKS = {"inference": "", "g_step": "Gmain", "d_step": "Dmain", "r1": "Dreg", "path_length": "Greg"}
 """Name of a work -> the training phase that it is; inference is none."""
 
+_SEC_ON_END = 1.0
+"""A work that is shorter is done for so many seconds at a time."""
 _PEAK_BATCH, _PEAK_CHANNELS, _PEAK_SIZE = 4, 512, 64
 _PEAK_GFLOP = 2 * 9 * _PEAK_CHANNELS**2 * _PEAK_SIZE**2 * _PEAK_BATCH / 1e9
 
@@ -96,7 +98,8 @@ def measure_speed(
     """Times inference and the training phases of a config.
 
     Everything is done once to warm up, then ``repeats`` times in turn, each time between two plain convolutions: its
-    share is of what the machine could do in that moment, even if other work slows it.
+    share is of what the machine could do in that moment, even if other work slows it. Short works are done several
+    times on end, as in training, where caches hold what the step before has left.
 
     Args:
         config: The preset; its data are not used. Regularisers that it does without are timed all the same, but do
@@ -128,12 +131,13 @@ def measure_speed(
     seconds: dict[str, list[float]] = {name: [] for name in works}
     beside: dict[str, list[float]] = {name: [] for name in works}
     with exact_float32():
-        for work in (*plain, *works.values()):
-            work()
+        for convolution in plain:
+            convolution()
+        on_end = {name: _times_on_end(work, device) for name, work in works.items()}
         for i in range(repeats):
             for name, work in works.items():
                 before = min(_seconds(convolution, device) for convolution in plain)
-                seconds[name].append(_seconds(work, device))
+                seconds[name].append(_seconds(work, device, on_end[name]))
                 after = min(_seconds(convolution, device) for convolution in plain)
                 beside[name].append((before + after) / 2)
             state.collector.summary()
@@ -252,13 +256,22 @@ def _plain_convolutions(device: torch.device, dtype: torch.dtype) -> list[Callab
     return [convolution(torch.channels_last), convolution(torch.contiguous_format)]
 
 
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Duration of a work; on a GPU, of several, until the last has ended."""
+def _times_on_end(work: Callable[[], object], device: torch.device) -> int:
+    """How often a work is done to fill `_SEC_ON_END`; the first time warms up."""
+    seconds = _seconds(work, device)
+    if seconds < _SEC_ON_END:
+        seconds = _seconds(work, device)
+    return max(round(_SEC_ON_END / seconds), 1)
+
+
+def _seconds(work: Callable[[], object], device: torch.device, times: int = 1) -> float:
+    """Mean duration of a work that is done several times on end."""
     wait_for(device)
     start_time = time.perf_counter()
-    work()
+    for _ in range(times):
+        work()
     wait_for(device)
-    return time.perf_counter() - start_time
+    return (time.perf_counter() - start_time) / times
 
 
 def _device_name(device: torch.device) -> str:

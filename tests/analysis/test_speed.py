@@ -19,6 +19,7 @@ def narrow(preset, **changes):
 def small_peak(monkeypatch):
     monkeypatch.setattr(speed, "_PEAK_SIZE", 4)
     monkeypatch.setattr(speed, "_PEAK_CHANNELS", 8)
+    monkeypatch.setattr(speed, "_SEC_ON_END", 0.1)
 
 
 def test_config_f_at_64_has_the_operations_that_the_paper_networks_have():

@@ -14,6 +14,7 @@ SMALL = ("--preset", "config-f", "--resolution", "8", "--cbase", "32", "--cmax",
 def _small_peak(monkeypatch):
     monkeypatch.setattr(speed, "_PEAK_SIZE", 4)
     monkeypatch.setattr(speed, "_PEAK_CHANNELS", 8)
+    monkeypatch.setattr(speed, "_SEC_ON_END", 0.1)
 
 
 def test_json_is_one_object_with_the_works_at_its_top():
