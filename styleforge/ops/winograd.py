@@ -2,8 +2,8 @@
 
 Tiles of 4×4 pixels that overlap by two are transformed to 16 numbers of which each meets one number of the transformed
 kernel; what comes of that is transformed back to 2×2 pixels: 16 multiplications in place of 36. For each of the 16
-numbers that is a matrix product over channels. The transforms take sums and differences only, and the rounding errors
-are no larger than those of a plain convolution.
+numbers that is a matrix product over channels. The transforms of pixels take sums and differences only, and the
+rounding errors are no larger than those of a plain convolution.
 
 PyTorch's convolutions on CPUs do not do this in float32.
 """
@@ -95,7 +95,9 @@ def weight_gradient(x: Tensor, dy: Tensor, padding: int) -> Tensor:
     (N, O, height, width), I = dy.shape, x.shape[1]
     rows, columns = -(-height // 2), -(-width // 2)
     padded = _pad_input(x, padding, rows, columns)
-    dy = F.pad(dy, [0, width % 2, 0, height % 2]).permute(0, 2, 3, 1)  # [N, 2·a, 2·b, O]
+    if height % 2 or width % 2:
+        dy = F.pad(dy, [0, width % 2, 0, height % 2])
+    dy = dy.permute(0, 2, 3, 1)  # [N, 2·a, 2·b, O]
     sums = x.new_zeros(16, O, I)
     for piece in pieces(N, rows, columns, _PIECE_BYTES_WEIGHT // (16 * (O + I) * x.element_size())):
         pixels = _transform_input(_seen_by(piece, padded))  # [16, T, I]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -70,6 +72,14 @@ def test_full_networks_map_latents_to_images_to_logits(name, resolution, size):
         img = G(torch.zeros(2, 512), c)
         assert img.shape == (2, 5, *size)
         assert D(img, c).shape == (2, 1)
+
+
+@pytest.mark.parametrize("name", ["config-a", "config-f"])
+def test_widths_can_be_given_one_by_one(name):
+    own = network_preset(name, 64)
+    for widths in ({"channel_base": 2048}, {"channel_max": 48}, {"channel_base": 1024, "channel_max": 32}):
+        for config, plain in zip(network_preset(name, 64, **widths), own, strict=True):
+            assert config == replace(plain, **widths)
 
 
 def test_an_unknown_preset_is_refused(refuses):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,15 @@ def test_presets_have_the_settings_of_appendix_b(name):
     assert (config.pl_decay, config.pl_batch_shrink) == (0.99, 2)
     assert config.total_kimg == 25000
     assert not config.mirror
+
+
+@pytest.mark.parametrize("name", ["auto", "config-d", "config-f"])
+def test_widths_can_be_given_one_by_one(name):
+    own = training_preset(name, 64, device="cpu")
+    for widths in ({"channel_base": 2048}, {"channel_max": 48}, {"channel_base": 1024, "channel_max": 32}):
+        config = training_preset(name, 64, device="cpu", **widths)
+        assert config.generator == replace(own.generator, **widths)
+        assert config.discriminator == replace(own.discriminator, **widths)
 
 
 @pytest.mark.parametrize("name", ["config-a", "config-d"])
