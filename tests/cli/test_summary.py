@@ -65,7 +65,6 @@ def test_the_list_holds_every_preset():
         (["--cfg=config-q"], ["'config-q'", "config-a"]),
         (["--resolution=100"], ["100×100", "96×96"]),
         (["--channels=17"], ["img_channels", "17"]),
-        (["--cbase=0"], ["channel_base", "0"]),
         (["--cbase=8"], ["channel_base", "8", "1024 or more"]),
     ],
 )
@@ -78,3 +77,9 @@ def test_bad_values_are_refused(arguments, parts, refuses):
 def test_what_is_no_resolution_is_a_usage_error(text):
     result = CliRunner().invoke(summary, [f"--resolution={text}"])
     assert result.exit_code == 2 and "--resolution" in result.output and "512x384" in result.output
+
+
+@pytest.mark.parametrize("argument", ["--cbase=0", "--cmax=-1"])
+def test_a_width_below_1_is_a_usage_error(argument):
+    result = CliRunner().invoke(summary, [argument])
+    assert result.exit_code == 2 and argument.partition("=")[0] in result.output
