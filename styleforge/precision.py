@@ -22,7 +22,7 @@ _BF16_OF_CPUS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
 def computes_bf16(device: torch.device) -> bool:
     """Whether a device has arithmetic for bfloat16; others make it of float32, which takes longer.
 
-    PyTorch before 2.10 does not tell of CPUs, nor any of MPS: False, too.
+    Older versions of PyTorch do not tell of CPUs, and none of MPS: False, too.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -72,9 +72,8 @@ class Losses:
         G, draws = self.G, batch.draws
         mixes = self.config.style_mixing_prob > 0
         z = draws.z if mixes else draws.z[:1]  # all latents go through the mapping network in one pass
-        w, *others = G.mapping.map(z.flatten(0, 1), None if batch.c is None else batch.c.repeat(len(z), 1)).split(
-            len(draws.mix)
-        )
+        c = None if batch.c is None else batch.c.repeat(len(z), 1)
+        w, *others = G.mapping.map(z.flatten(0, 1), c).chunk(len(z))
         if keep_w:
             self._seen.append(w.detach())
         ws = w[:, None].expand(-1, G.num_ws, -1)
