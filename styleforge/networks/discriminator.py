@@ -106,17 +106,27 @@ class DiscriminatorEpilogue(nn.Module):
             self.mapping = LabelMapping(config.c_dim, num_logits, config.mapping_layers, convention=config.convention)
         self.out = FullyConnected(features, num_logits)
 
-    def features(self, x: Tensor, mbstd_group: int) -> Tensor:
-        """X [N, channels, h, w] -> what the last layer sees [N, F]; ``mbstd_group`` as in `minibatch_stddev`."""
+    def features(self, x: Tensor, mbstd_group: int, num_batches: int = 1) -> Tensor:
+        """What the last layer sees.
+
+        Args:
+            x: [N, channels, h, w].
+            mbstd_group: As in `minibatch_stddev`.
+            num_batches: N is made up of so many batches, one after the other, with statistics of their own.
+
+        Returns:
+            [N, F].
+        """
         if self.config.mbstd_channels:
-            x = minibatch_stddev(x, mbstd_group, self.config.mbstd_channels)
+            batches = x.chunk(num_batches)
+            x = torch.cat([minibatch_stddev(batch, mbstd_group, self.config.mbstd_channels) for batch in batches])
         x = self.conv(x)
         y: Tensor = self.fc(x.flatten(1))
         return y
 
-    def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
-        """X [N, channels, h, w], c [N, C] -> [N, 1]."""
-        x = self.features(x, self.config.mbstd_group)
+    def forward(self, x: Tensor, c: Tensor | None, num_batches: int = 1) -> Tensor:
+        """X [N, channels, h, w], c [N, C] -> [N, 1]; ``num_batches`` as in `features`."""
+        x = self.features(x, self.config.mbstd_group, num_batches)
         x = self.out(x)  # [N, number of logits]
         if c is None:
             return x
@@ -180,22 +190,27 @@ class Discriminator(nn.Module):
         assert isinstance(epilogue, DiscriminatorEpilogue)
         return epilogue
 
-    def forward(self, img: Tensor, c: Tensor | None = None, lod: float = 0.0) -> Tensor:
+    def forward(self, img: Tensor, c: Tensor | None = None, lod: float = 0.0, num_batches: int = 1) -> Tensor:
         """Scores images.
 
         Args:
             img: [N, C, H, W] in [-1, 1], full size at every lod.
             c: Labels [N, C]; None for an unconditional network.
             lod: Level of detail of a progressive network; 0 is full resolution.
+            num_batches: The images are so many batches of equal size, one after the other, each with a minibatch
+                standard deviation of its own: the same logits as of one batch at a time, in one pass.
 
         Returns:
             Logits [N, 1]; larger is more real.
 
         Raises:
-            ValueError: A shape, a label or a level of detail that this network cannot take.
+            ValueError: A shape, a label or a level of detail that this network cannot take, or images that cannot be
+                so many batches.
         """
+        if num_batches < 1 or len(img) % num_batches:
+            raise ValueError(f"num_batches: got {num_batches} for {len(img)} images, expected a divisor; leave it at 1")
         c = require_labels(c, len(img), self.config.c_dim)
-        logits: Tensor = self._epilogue(self._last_map(img, lod), c)  # [N, 1]
+        logits: Tensor = self._epilogue(self._last_map(img, lod), c, num_batches)  # [N, 1]
         return logits
 
     def features(self, img: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class FullyConnected(nn.Module):
         """[N, I] -> [N, O]."""
         weight = (self.weight * self.weight_gain).to(x.dtype)
         bias = None if self.bias is None else (self.bias * self.bias_gain).to(x.dtype)
-        return bias_act(F.linear(x, weight, bias), act=self.activation, gain=self.act_gain)
+        return bias_act(F.linear(x, weight, bias), act=self.activation, gain=self.act_gain, inplace=True)
 
 
 class Conv2d(nn.Module):
@@ -132,7 +132,7 @@ class Conv2d(nn.Module):
         if self.f_blur is not None and self.up > 1:
             x = filter2d(x, self.f_blur)
         clamp = scaled(self.clamp, gain)
-        return bias_act(x, self.bias, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
+        return bias_act(x, self.bias, act=self.activation, gain=self.act_gain * gain, clamp=clamp, inplace=True)
 
 
 def scaled(clamp: float | None, gain: float) -> float | None:

@@ -132,7 +132,7 @@ class ToRGB(nn.Module):
         """X [N, I, H, W], w [N, W] where it is modulated -> [N, C, H, W]."""
         weight = self.weight * self.weight_gain
         if self.affine is None:
-            return bias_act(conv2d_resample(x, weight.to(x.dtype)), self.bias, clamp=self.clamp)
+            return bias_act(conv2d_resample(x, weight.to(x.dtype)), self.bias, clamp=self.clamp, inplace=True)
         assert w is not None
         return modulated_conv2d(x, weight, self.affine(w), demodulate=False, bias=self.bias, clamp=self.clamp)
 

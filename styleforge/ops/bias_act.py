@@ -50,6 +50,7 @@ def bias_act(
     gain: float | None = None,
     clamp: float | None = None,
     dim: int = 1,
+    inplace: bool = False,
     impl: Impl | Literal["reference"] = "auto",
 ) -> Tensor:
     """Scales feature maps, adds noise and a bias, applies an activation, multiplies by a gain, and clamps.
@@ -63,6 +64,7 @@ def bias_act(
         gain: Factor on the activation; None takes the one that keeps the variance.
         clamp: Values are limited to [-clamp, clamp]; None leaves them.
         dim: The dimension that the bias runs along.
+        inplace: Whether ``x``, which nobody else needs, may be overwritten: that saves memory, and time on CPUs.
         impl: ``reference`` does one step after the other. ``triton`` and ``torch`` do them together, for the keys of
             `SLOPES` and a bias along dimension 1: the same function, but for the gradient of values that meet the
             clamp exactly. ``auto`` takes what suits the device.
@@ -88,6 +90,8 @@ def bias_act(
             f"noise: got shape {list(noise.shape)}, expected [{len(x)} or 1, {x.shape[1]} or 1] and the pixels of x "
             f"{list(x.shape)}; hand in one noise map per sample, or one for all"
         )
+    if impl == "auto" and act == "linear" and gain == 1 and all(s is None for s in (bias, scale, noise, clamp)):
+        return x
     if impl == "auto" and (not can_fuse or torch.compiler.is_compiling() or has_tangent(x, bias, scale, noise)):
         impl = "reference"
     if impl != "reference":
@@ -98,9 +102,9 @@ def bias_act(
             )
         steps = _Steps(SLOPES[act], gain, clamp, uses_kernel(x, impl))
         if torch.is_grad_enabled():
-            y: Tensor = _Fused.apply(x, scale, noise, bias, steps)
+            y: Tensor = _Fused.apply(x, scale, noise, bias, steps, inplace and scale is None)
             return y
-        return _forward(x, scale, noise, bias, steps)
+        return _forward(x, scale, noise, bias, steps, inplace)
     if scale is not None:
         x = x * _along(scale, x)
     if noise is not None:
@@ -138,19 +142,21 @@ def _along(values: Tensor, x: Tensor) -> Tensor:
     return values.to(x.dtype).reshape(*values.shape, *[1] * (x.ndim - 2))
 
 
-def _forward(x: Tensor, scale: Tensor | None, noise: Tensor | None, bias: Tensor | None, steps: _Steps) -> Tensor:
+def _forward(
+    x: Tensor, scale: Tensor | None, noise: Tensor | None, bias: Tensor | None, steps: _Steps, inplace: bool
+) -> Tensor:
     if steps.by_kernel:
         from styleforge.ops.kernels import bias_act as kernel
 
         return kernel.forward(x, scale, noise, bias, slope=steps.slope, gain=steps.gain, clamp=steps.clamp)
-    # The first step makes a new tensor, and the others work in place.
-    y = None
+    # The first step makes a new tensor unless it may overwrite the old one; the others work in place.
+    y = x if inplace else None
     if scale is not None and noise is not None:
-        y = torch.addcmul(noise.to(x.dtype), x, _along(scale, x))
+        y = torch.addcmul(noise.to(x.dtype), x, _along(scale, x), out=y)
     elif scale is not None:
-        y = x * _along(scale, x)
+        y = torch.mul(x, _along(scale, x), out=y)
     elif noise is not None:
-        y = x + noise.to(x.dtype)
+        y = torch.add(x, noise.to(x.dtype), out=y)
     if bias is not None:
         y = x + _along(bias, x) if y is None else y.add_(_along(bias, x))
     if steps.slope == 0:  # a slope of 0 would make NaN of minus infinity
@@ -169,9 +175,17 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, scale: Tensor | None, noise: Tensor | None, bias: Tensor | None, steps: _Steps
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor | None,
+        noise: Tensor | None,
+        bias: Tensor | None,
+        steps: _Steps,
+        inplace: bool,
     ) -> Tensor:
-        y = _forward(x, scale, noise, bias, steps)
+        y = _forward(x, scale, noise, bias, steps, inplace)
+        if y is x:
+            ctx.mark_dirty(x)
         ctx.steps, ctx.shapes = steps, (None if noise is None else noise.shape, None if bias is None else bias.shape)
         ctx.save_for_backward(y, None if scale is None else x, scale)
         return y
@@ -181,34 +195,27 @@ class _Fused(torch.autograd.Function):
         y, x, scale = ctx.saved_tensors
         steps, (noise_shape, bias_shape) = ctx.steps, ctx.shapes
         needs = ctx.needs_input_grad[:4]
-        if torch.is_grad_enabled():  # the derivative will be differentiated: in steps that autograd knows
-            d = dy * _slopes(y.detach(), steps)
-        elif steps.by_kernel:
+        if steps.by_kernel and not torch.is_grad_enabled():
             from styleforge.ops.kernels import bias_act as kernel
 
             gradients = kernel.backward(
                 dy, y, x, scale, noise_shape, slope=steps.slope, gain=steps.gain, clamp=steps.clamp, needs=needs
             )
-            return *gradients, None
-        else:
-            d = _derivative(dy, y, steps)
-        return (
-            (d if scale is None else d * _along(scale, d)) if needs[0] else None,
-            (d * x).sum_to_size(*scale.shape, *[1] * (d.ndim - 2)).reshape(scale.shape) if needs[1] else None,
-            d.sum_to_size(noise_shape) if needs[2] else None,
-            d.sum_to_size(1, *bias_shape, *[1] * (d.ndim - 2)).reshape(bias_shape) if needs[3] else None,
-            None,
-        )
-
-
-def _slopes(y: Tensor, steps: _Steps) -> Tensor:
-    """The derivative of the activation, gain and clamp, in the shape of their result."""
-    slopes = torch.where(y > 0, steps.gain, steps.gain * steps.slope).to(y.dtype)
-    return slopes if steps.clamp is None else slopes.masked_fill_(_clamped(y, steps.clamp), 0)
+            return *gradients, None, None
+        d = _derivative(dy, y.detach(), steps)
+        dx = (d if scale is None else d * _along(scale, d)) if needs[0] else None
+        dnoise = d.sum_to_size(noise_shape) if needs[2] else None
+        dbias = d.sum_to_size(1, *bias_shape, *[1] * (d.ndim - 2)).reshape(bias_shape) if needs[3] else None
+        dscale = None
+        if needs[1]:
+            # Nothing else needs d any more, unless it is someone else's or will be differentiated.
+            product = d * x if d is dy or torch.is_grad_enabled() else d.mul_(x)
+            dscale = product.sum_to_size(*scale.shape, *[1] * (d.ndim - 2)).reshape(scale.shape)
+        return dx, dscale, dnoise, dbias, None, None
 
 
 def _derivative(dy: Tensor, y: Tensor, steps: _Steps) -> Tensor:
-    """Dy times `_slopes`, in fewer passes."""
+    """The gradient before activation, gain and clamp from that after them, and their result y; autograd knows it."""
     d = dy
     if steps.slope != 1:
         d = torch.ops.aten.leaky_relu_backward(dy, y, steps.slope, True)

@@ -87,7 +87,7 @@ def modulated_conv2d(
         scale = demodulation_coefficients(weight, styles, eps) if demodulate else None
         x = x * styles.to(x.dtype)[:, :, None, None]
         x = conv2d_resample(x, weight.to(x.dtype), f=resample_filter, up=up)  # [N, O, H·up, W·up]
-        return bias_act(x, bias, scale=scale, noise=noise, act=act, gain=gain, clamp=clamp)
+        return bias_act(x, bias, scale=scale, noise=noise, act=act, gain=gain, clamp=clamp, inplace=True)
     if impl == "grouped":
         kernel = weight * styles[:, None, :, None, None]  # [N, O, I, k, k]  Eq. 1
         if demodulate:

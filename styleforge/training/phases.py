@@ -132,8 +132,9 @@ class Losses:
         """Logistic loss on generated and real images."""
         with torch.no_grad():
             fake = self._fake(batch)
-        fake_logits = self.D(fake, batch.c, lod=batch.lod)
-        real_logits = self.D(batch.real, batch.c, lod=batch.lod)
+        c = None if batch.c is None else batch.c.repeat(2, 1)
+        logits = self.D(torch.cat([fake, batch.real]), c, lod=batch.lod, num_batches=2)
+        fake_logits, real_logits = logits.chunk(2)
         return self._report_discriminator(fake_logits, real_logits, report)
 
     def _report_discriminator(self, fake_logits: Tensor, real_logits: Tensor, report: Report) -> Tensor:
