@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -65,7 +65,8 @@ def modulated_conv2d(
         eps: The epsilon of Eq. 3.
         impl: ``grouped`` makes the weights of each sample and convolves them in one grouped convolution
             (Appendix B). ``factored`` scales the input by s, runs one convolution for the whole batch, and scales
-            the output by Eq. 3's factors: the same function, since s acts on input and Eq. 3 on output channels.
+            the output by Eq. 3's factors: the same function, since s acts on input and Eq. 3 on output channels. A
+            1×1 convolution is a matrix product of each sample there.
 
     Returns:
         [N, O, H·up, W·up].
@@ -82,19 +83,29 @@ def modulated_conv2d(
     if demodulate and x.dtype == torch.float16:
         # Demodulation undoes any factor on the styles: at most 1 keeps the features within half precision's range.
         styles = styles / styles.abs().amax(1, keepdim=True).clamp(min=eps)
-    if impl == "factored" or (impl == "grouped" and N == 0):  # no convolution has 0 groups
+    if impl not in get_args(ModulatedImpl):
+        raise ValueError(f"impl: got {impl!r}, expected 'factored' or 'grouped'; choose one of these")
+    if k == 1 and up == 1 and impl == "factored":
+        # The few weights are scaled, and the many features only read: by a matrix product for each sample.
+        kernels = _kernels_of_samples(weight, styles, demodulate, eps).to(x.dtype)
+        x = (kernels.flatten(2) @ x.flatten(2)).reshape(N, O, H, W)
+        return bias_act(x, bias, noise=noise, act=act, gain=gain, clamp=clamp)
+    if impl == "factored" or N == 0:  # no convolution has 0 groups
         # Eq. 3 is taken in the precision of weights and styles; only the features may be in a lower one.
         scale = demodulation_coefficients(weight, styles, eps) if demodulate else None
         x = x * styles.to(x.dtype)[:, :, None, None]
         x = conv2d_resample(x, weight.to(x.dtype), f=resample_filter, up=up)  # [N, O, H·up, W·up]
         return bias_act(x, bias, scale=scale, noise=noise, act=act, gain=gain, clamp=clamp, inplace=True)
-    if impl == "grouped":
-        kernel = weight * styles[:, None, :, None, None]  # [N, O, I, k, k]  Eq. 1
-        if demodulate:
-            kernel = kernel * (kernel.square().sum([2, 3, 4], keepdim=True) + eps).rsqrt()  # Eq. 3
-        kernel = kernel.to(x.dtype).reshape(N * O, I, k, k)
-        x = x.reshape(1, N * I, H, W)  # one grouped convolution does the work of N separate ones
-        x = conv2d_resample(x, kernel, f=resample_filter, up=up, groups=N)
-        x = x.reshape(N, O, H * up, W * up)
-        return bias_act(x, bias, noise=noise, act=act, gain=gain, clamp=clamp)
-    raise ValueError(f"impl: got {impl!r}, expected 'factored' or 'grouped'; choose one of these")
+    kernels = _kernels_of_samples(weight, styles, demodulate, eps).to(x.dtype).reshape(N * O, I, k, k)
+    x = x.reshape(1, N * I, H, W)  # one grouped convolution does the work of N separate ones
+    x = conv2d_resample(x, kernels, f=resample_filter, up=up, groups=N)
+    x = x.reshape(N, O, H * up, W * up)
+    return bias_act(x, bias, noise=noise, act=act, gain=gain, clamp=clamp)
+
+
+def _kernels_of_samples(weight: Tensor, styles: Tensor, demodulate: bool, eps: float) -> Tensor:
+    """Weight [O, I, k, k] as each sample's styles [N, I] scale (Eq. 1) and normalise it (Eq. 3): [N, O, I, k, k]."""
+    kernels = weight * styles[:, None, :, None, None]
+    if demodulate:
+        kernels = kernels * (kernels.square().sum([2, 3, 4], keepdim=True) + eps).rsqrt()
+    return kernels
