@@ -75,9 +75,10 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, I] -> [N, O]."""
-        weight = (self.weight * self.weight_gain).to(x.dtype)
+        # On the inputs the gain does what it does on the weights, of which there are many more.
         bias = None if self.bias is None else (self.bias * self.bias_gain).to(x.dtype)
-        return bias_act(F.linear(x, weight, bias), act=self.activation, gain=self.act_gain, inplace=True)
+        x = F.linear(x * self.weight_gain, self.weight.to(x.dtype), bias)
+        return bias_act(x, act=self.activation, gain=self.act_gain, inplace=True)
 
 
 class Conv2d(nn.Module):
