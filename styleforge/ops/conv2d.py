@@ -76,6 +76,7 @@ def _has_routines(x: Tensor, weight: Tensor) -> bool:
 
 def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """C(x, weight)."""
+    weight = _in_layout(weight, x)
     if not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
         return _quick_convolve(x, weight, stride, padding)
     k = weight.shape[-1]
@@ -87,11 +88,19 @@ def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
 
 def _transpose(y: Tensor, weight: Tensor, stride: int, padding: int, size: tuple[int, int]) -> Tensor:
     """T(y, weight): the gradient of the x, of the given size, that C makes y of."""
+    weight = _in_layout(weight, y)
     if not (torch.is_grad_enabled() and (y.requires_grad or weight.requires_grad)):
         return _quick_transpose(y, weight, stride, padding, size)
     path = _weight_path(weight, y, (len(y), weight.shape[1], *size), stride, padding, transposed=True)
     x: Tensor = _Transposed.apply(y, weight, path, stride, padding, size)
     return x
+
+
+def _in_layout(weight: Tensor, image: Tensor) -> Tensor:
+    """The weight channels-last as the image is, which oneDNN takes least time to rearrange, here and in derivatives."""
+    if image.is_contiguous(memory_format=torch.channels_last):
+        return weight.contiguous(memory_format=torch.channels_last)
+    return weight
 
 
 def _weight_path(
