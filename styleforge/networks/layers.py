@@ -75,10 +75,10 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, I] -> [N, O]."""
-        # On the inputs the gain does what it does on the weights, of which there are many more.
-        bias = None if self.bias is None else (self.bias * self.bias_gain).to(x.dtype)
-        x = F.linear(x * self.weight_gain, self.weight.to(x.dtype), bias)
-        return bias_act(x, act=self.activation, gain=self.act_gain, inplace=True)
+        # The activations pass a factor on, and the inputs are fewer than the weights: so the gains cost least.
+        bias = None if self.bias is None else (self.bias * (self.bias_gain * self.act_gain)).to(x.dtype)
+        x = F.linear(x * (self.weight_gain * self.act_gain), self.weight.to(x.dtype), bias)
+        return bias_act(x, act=self.activation, gain=1, inplace=True)
 
 
 class Conv2d(nn.Module):
@@ -128,12 +128,14 @@ class Conv2d(nn.Module):
         """[N, I, H, W] -> [N, O, H·up/down, W·up/down], multiplied by ``gain``."""
         if self.f_blur is not None and self.down > 1:
             x = filter2d(x, self.f_blur)
-        weight = (self.weight * self.weight_gain).to(x.dtype)
+        clamp = scaled(self.clamp, gain)
+        gain = self.act_gain * gain  # the activations pass it on: on weights and bias it costs less than on features
+        weight = (self.weight * (self.weight_gain * gain)).to(x.dtype)
         x = conv2d_resample(x, weight, f=self.f, up=self.up, down=self.down)  # [N, O, H·up/down, W·up/down]
         if self.f_blur is not None and self.up > 1:
             x = filter2d(x, self.f_blur)
-        clamp = scaled(self.clamp, gain)
-        return bias_act(x, self.bias, act=self.activation, gain=self.act_gain * gain, clamp=clamp, inplace=True)
+        bias = None if self.bias is None else self.bias * gain
+        return bias_act(x, bias, act=self.activation, gain=1, clamp=clamp, inplace=True)
 
 
 def scaled(clamp: float | None, gain: float) -> float | None:

@@ -149,25 +149,31 @@ def _forward(
         from styleforge.ops.kernels import bias_act as kernel
 
         return kernel.forward(x, scale, noise, bias, slope=steps.slope, gain=steps.gain, clamp=steps.clamp)
-    # The first step makes a new tensor unless it may overwrite the old one; the others work in place.
-    y = x if inplace else None
-    if scale is not None and noise is not None:
-        y = torch.addcmul(noise.to(x.dtype), x, _along(scale, x), out=y)
-    elif scale is not None:
-        y = torch.mul(x, _along(scale, x), out=y)
-    elif noise is not None:
-        y = torch.add(x, noise.to(x.dtype), out=y)
+    # The activations pass a factor on, so the gain goes to what is added, which is small, and to the first step. The
+    # others work in place.
+    gain = steps.gain
+    addends = [] if noise is None else [_times(noise.to(x.dtype), gain)]
     if bias is not None:
-        y = x + _along(bias, x) if y is None else y.add_(_along(bias, x))
+        addends.append(_times(_along(bias, x), gain))
+    y = x if inplace else torch.empty_like(x)
+    if scale is not None:
+        factor = _times(_along(scale, x), gain)
+        torch.addcmul(addends.pop(0), x, factor, out=y) if addends else torch.mul(x, factor, out=y)
+    elif addends:
+        torch.add(addends.pop(0), x, alpha=gain, out=y)
+    elif gain != 1:
+        torch.mul(x, gain, out=y)
+    elif not inplace:
+        y.copy_(x)
+    for addend in addends:
+        y.add_(addend)
     if steps.slope == 0:  # a slope of 0 would make NaN of minus infinity
-        y = torch.relu(x) if y is None else y.relu_()
+        y.relu_()
     elif steps.slope != 1:
-        y = F.leaky_relu(x, steps.slope) if y is None else F.leaky_relu_(y, steps.slope)
-    if steps.gain != 1:
-        y = x * steps.gain if y is None else y.mul_(steps.gain)
+        F.leaky_relu_(y, steps.slope)
     if steps.clamp is not None:
-        y = x.clamp(-steps.clamp, steps.clamp) if y is None else y.clamp_(-steps.clamp, steps.clamp)
-    return x.clone() if y is None else y
+        y.clamp_(-steps.clamp, steps.clamp)
+    return y
 
 
 class _Fused(torch.autograd.Function):
@@ -202,25 +208,30 @@ class _Fused(torch.autograd.Function):
                 dy, y, x, scale, noise_shape, slope=steps.slope, gain=steps.gain, clamp=steps.clamp, needs=needs
             )
             return *gradients, None, None
-        d = _derivative(dy, y.detach(), steps)
-        dx = (d if scale is None else d * _along(scale, d)) if needs[0] else None
-        dnoise = d.sum_to_size(noise_shape) if needs[2] else None
-        dbias = d.sum_to_size(1, *bias_shape, *[1] * (d.ndim - 2)).reshape(bias_shape) if needs[3] else None
+        d = _derivative(dy, y.detach(), steps)  # but for the gain, which takes least time after the sums
+        gain = steps.gain
+        dnoise = _times(d.sum_to_size(noise_shape), gain) if needs[2] else None
+        dbias = None
+        if needs[3]:
+            dbias = _times(d.sum_to_size(1, *bias_shape, *[1] * (d.ndim - 2)).reshape(bias_shape), gain)
+        is_ours = d is not dy and not torch.is_grad_enabled()  # then d may be overwritten
+        if scale is None:
+            return (d.mul_(gain) if is_ours else _times(d, gain)) if needs[0] else None, None, dnoise, dbias, None, None
+        dx = d * _times(_along(scale, d), gain) if needs[0] else None
         dscale = None
         if needs[1]:
-            # Nothing else needs d any more, unless it is someone else's or will be differentiated.
-            product = d * x if d is dy or torch.is_grad_enabled() else d.mul_(x)
-            dscale = product.sum_to_size(*scale.shape, *[1] * (d.ndim - 2)).reshape(scale.shape)
+            product = d.mul_(x) if is_ours else d * x
+            dscale = _times(product.sum_to_size(*scale.shape, *[1] * (d.ndim - 2)).reshape(scale.shape), gain)
         return dx, dscale, dnoise, dbias, None, None
 
 
+def _times(x: Tensor, gain: float) -> Tensor:
+    return x if gain == 1 else x * gain
+
+
 def _derivative(dy: Tensor, y: Tensor, steps: _Steps) -> Tensor:
-    """The gradient before activation, gain and clamp from that after them, and their result y; autograd knows it."""
-    d = dy
-    if steps.slope != 1:
-        d = torch.ops.aten.leaky_relu_backward(dy, y, steps.slope, True)
-    if steps.gain != 1:
-        d = dy * steps.gain if d is dy else d.mul_(steps.gain)
+    """The gradient dy of the result y, before activation and clamp; autograd knows the way."""
+    d = dy if steps.slope == 1 else torch.ops.aten.leaky_relu_backward(dy, y, steps.slope, True)
     return d if steps.clamp is None else d.masked_fill(_clamped(y, steps.clamp), 0)
 
 
