@@ -86,9 +86,10 @@ def modulated_conv2d(
     if impl not in get_args(ModulatedImpl):
         raise ValueError(f"impl: got {impl!r}, expected 'factored' or 'grouped'; choose one of these")
     if k == 1 and up == 1 and impl == "factored":
-        # The few weights are scaled, and the many features only read: by a matrix product for each sample.
-        kernels = _kernels_of_samples(weight, styles, demodulate, eps).to(x.dtype)
-        x = (kernels.flatten(2) @ x.flatten(2)).reshape(N, O, H, W)
+        # The few weights are scaled, and the many features only read: by a matrix product for each sample. Pixels come
+        # before channels, as they lie in memory, so that gradients lie so, too.
+        kernels = _kernels_of_samples(weight, styles, demodulate, eps).to(x.dtype)[:, :, :, 0, 0]  # [N, O, I]
+        x = (x.permute(0, 2, 3, 1).flatten(1, 2) @ kernels.transpose(1, 2)).reshape(N, H, W, O).permute(0, 3, 1, 2)
         return bias_act(x, bias, noise=noise, act=act, gain=gain, clamp=clamp)
     if impl == "factored" or N == 0:  # no convolution has 0 groups
         # Eq. 3 is taken in the precision of weights and styles; only the features may be in a lower one.

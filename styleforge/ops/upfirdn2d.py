@@ -125,7 +125,7 @@ def _filter(
     C, (kh, kw), (left, right, top, bottom) = x.shape[1], f.shape, padding
     # conv2d correlates and conv_transpose2d convolves, so each needs the filter turned for the other direction.
     f = (f if flip_filter == (up == 1) else f.flip([0, 1])) * gain
-    kernel = f.to(dtype=x.dtype, device=x.device).repeat(C, 1, 1, 1)  # [C, 1, k, k]
+    kernel = f.to(dtype=x.dtype, device=x.device).expand(C, 1, kh, kw).contiguous()  # [C, 1, k, k]
     if up == 1:
         if left == right >= 0 and top == bottom >= 0:
             return F.conv2d(x, kernel, stride=down, padding=(top, left), groups=C)
