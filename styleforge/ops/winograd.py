@@ -112,11 +112,14 @@ def _multiply(x: Tensor, kernel: Tensor, padding: int) -> Tensor:
     height, width, O = H + 2 * padding - 2, W + 2 * padding - 2, kernel.shape[2]
     rows, columns = -(-height // 2), -(-width // 2)
     padded = _pad_input(x, padding, rows, columns)
-    y = x.new_empty(N, 2 * rows, 2 * columns, O)
+    # Not the view of what lies channels last: autograd lets no one overwrite a function's result that is a view.
+    y = torch.empty((N, O, 2 * rows, 2 * columns), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     for piece in pieces(N, rows, columns, _PIECE_BYTES // (16 * I * x.element_size())):
         products = torch.bmm(_transform_input(_seen_by(piece, padded)), kernel)  # [16, T, O]
-        _transform_result(products, into=_made_by(piece, y))
-    return y[:, :height, :width].permute(0, 3, 1, 2)
+        _transform_result(products, into=_made_by(piece, y.permute(0, 2, 3, 1)))
+    if y.shape[2:] == (height, width):
+        return y
+    return y[:, :, :height, :width].contiguous(memory_format=torch.channels_last)
 
 
 def _pad_input(x: Tensor, padding: int, rows: int, columns: int) -> Tensor:

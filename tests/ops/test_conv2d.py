@@ -84,6 +84,16 @@ def test_narrow_ones_without_gradients_are_pytorchs_functions_bit_for_bit():
     assert torch.equal(conv_transpose2d(conv2d(x, weight), weight), F.conv_transpose2d(F.conv2d(x, weight), weight))
 
 
+@pytest.mark.parametrize("channels", [3, 256])
+@pytest.mark.parametrize("size", [16, 17])
+def test_results_may_be_overwritten(channels, size):
+    x, weight = torch.randn(1, channels, size, size), torch.randn(channels, channels, 3, 3).requires_grad_()
+    for function, padding in ((conv2d, {"padding": 1}), (conv_transpose2d, {})):
+        (want,) = torch.autograd.grad((function(x, weight, **padding) * 2).square().sum(), weight)
+        (got,) = torch.autograd.grad(function(x, weight, **padding).mul_(2).square().sum(), weight)
+        torch.testing.assert_close(got, want)
+
+
 def test_a_gradient_of_the_image_alone_takes_no_gradient_of_the_weight(monkeypatch):
     taken = []
     forward = module._WeightGradient.forward
