@@ -75,6 +75,18 @@ def test_a_group_sees_every_other_sample_not_its_neighbours():
     assert unchanged.tolist() == [True, False, True, False]
 
 
+@pytest.mark.parametrize("num", [1, 2, 4, 6])
+@pytest.mark.parametrize("c_dim", [0, 3])
+def test_batches_in_one_pass_keep_their_own_statistics(num, c_dim):
+    D = make(c_dim=c_dim)
+    img = torch.randn(2, num, 3, 32, 32)
+    c = torch.eye(3)[torch.arange(2 * num) % 3].reshape(2, num, 3) if c_dim else [None, None]
+    apart = torch.cat([D(*batch) for batch in zip(img, c, strict=True)])
+    together = D(img.flatten(0, 1), c.flatten(0, 1) if c_dim else None, num_batches=2)
+    torch.testing.assert_close(together, apart, rtol=1e-5, atol=1e-5)
+    assert num == 1 or not torch.allclose(together, D(img.flatten(0, 1), c.flatten(0, 1) if c_dim else None))
+
+
 @pytest.mark.parametrize("num", [1, 2, 3, 5, 6, 7])
 def test_any_batch_size_will_do(num):
     assert make()(torch.randn(num, 3, 32, 32)).shape == (num, 1)
@@ -182,6 +194,8 @@ def test_bad_inputs_are_refused(refuses):
         conditional(img, torch.zeros(2, 4))
     with refuses("[2, 3, 64, 64]"):
         D.features(torch.zeros(2, 3, 64, 64))
+    with refuses("num_batches", "got 3 for 2 images", "divisor"):
+        D(img, num_batches=3)
     with refuses("lod", "0.5", "progressive=True"):
         D(img, lod=0.5)
     with refuses("lod", "4", "0 to 3"):

@@ -117,6 +117,33 @@ def test_fused_is_the_reference_with_its_derivatives(act, names, clamp):
     assert gradgradcheck(function, values)
 
 
+@pytest.mark.parametrize("act", SLOPES)
+@pytest.mark.parametrize("names", SUBSETS, ids=str)
+def test_in_place_is_the_same_function(act, names):
+    names, values = chosen(names)
+
+    def function(x, *rest, **options):
+        others = dict(zip(names[1:], rest, strict=True))
+        return bias_act(x * 2, **others, act=act, gain=1.3, clamp=0.8, **options)
+
+    dy = torch.randn_like(values[0])
+    results = []
+    for inplace in (False, True):
+        y = function(*values, inplace=inplace)
+        results.append([y, *torch.autograd.grad(y, values, dy)])
+    assert all(torch.equal(ours, expected) for ours, expected in zip(*results, strict=True))
+    assert gradgradcheck(lambda *values: function(*values, inplace=True), values)
+    with torch.no_grad():
+        x = values[0].clone()
+        y = bias_act(x, **dict(zip(names[1:], values[1:], strict=True)), act=act, gain=1.3, clamp=0.8, inplace=True)
+        assert y.data_ptr() == x.data_ptr()
+
+
+def test_nothing_to_do_takes_nothing():
+    x = torch.randn(2, 3)
+    assert bias_act(x) is x
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 5, 3), (2, 1, 5, 3), (2, 3, 5, 3), (1, 3, 5, 3)])
 def test_noise_of_every_shape_gets_its_gradient(shape):
     noise = torch.randn(shape, dtype=torch.float64, requires_grad=True)
