@@ -75,10 +75,9 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, I] -> [N, O]."""
-        # The activations pass a factor on, and the inputs are fewer than the weights: so the gains cost least.
-        bias = None if self.bias is None else (self.bias * (self.bias_gain * self.act_gain)).to(x.dtype)
-        x = F.linear(x * (self.weight_gain * self.act_gain), self.weight.to(x.dtype), bias)
-        return bias_act(x, act=self.activation, gain=1, inplace=True)
+        weight = (self.weight * self.weight_gain).to(x.dtype)
+        bias = None if self.bias is None else (self.bias * self.bias_gain).to(x.dtype)
+        return bias_act(F.linear(x, weight, bias), act=self.activation, gain=self.act_gain, inplace=True)
 
 
 class Conv2d(nn.Module):
@@ -128,14 +127,12 @@ class Conv2d(nn.Module):
         """[N, I, H, W] -> [N, O, H·up/down, W·up/down], multiplied by ``gain``."""
         if self.f_blur is not None and self.down > 1:
             x = filter2d(x, self.f_blur)
-        clamp = scaled(self.clamp, gain)
-        gain = self.act_gain * gain  # the activations pass it on: on weights and bias it costs less than on features
-        weight = (self.weight * (self.weight_gain * gain)).to(x.dtype)
+        weight = (self.weight * self.weight_gain).to(x.dtype)
         x = conv2d_resample(x, weight, f=self.f, up=self.up, down=self.down)  # [N, O, H·up/down, W·up/down]
         if self.f_blur is not None and self.up > 1:
             x = filter2d(x, self.f_blur)
-        bias = None if self.bias is None else self.bias * gain
-        return bias_act(x, bias, act=self.activation, gain=1, clamp=clamp, inplace=True)
+        clamp = scaled(self.clamp, gain)
+        return bias_act(x, self.bias, act=self.activation, gain=self.act_gain * gain, clamp=clamp, inplace=True)
 
 
 def scaled(clamp: float | None, gain: float) -> float | None:

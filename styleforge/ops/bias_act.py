@@ -4,7 +4,7 @@ The gain keeps the variance of a signal that goes through the activation: sqrt(2
 the paper need not account for it.
 
 The steps are one function for autograd, which keeps no more than its result (and its input where that is scaled), and
-few passes over memory: one by a kernel on GPUs, in place elsewhere.
+few passes over memory: one by a kernel on GPUs, in place elsewhere, even over the input where nobody else needs it.
 """
 # Shapes: N batch, C channels, H W image size.
 
@@ -149,20 +149,16 @@ def _forward(
         from styleforge.ops.kernels import bias_act as kernel
 
         return kernel.forward(x, scale, noise, bias, slope=steps.slope, gain=steps.gain, clamp=steps.clamp)
-    # The activations pass a factor on, so the gain goes to what is added, which is small, and to the first step. The
-    # others work in place.
-    gain = steps.gain
-    addends = [] if noise is None else [_times(noise.to(x.dtype), gain)]
-    if bias is not None:
-        addends.append(_times(_along(bias, x), gain))
+    # The first step makes a new tensor, in the memory layout of x, unless it may overwrite x; the others work in place.
     y = x if inplace else torch.empty_like(x)
+    addends = [] if noise is None else [noise.to(x.dtype)]
+    if bias is not None:
+        addends.append(_along(bias, x))
     if scale is not None:
-        factor = _times(_along(scale, x), gain)
+        factor = _along(scale, x)
         torch.addcmul(addends.pop(0), x, factor, out=y) if addends else torch.mul(x, factor, out=y)
     elif addends:
-        torch.add(addends.pop(0), x, alpha=gain, out=y)
-    elif gain != 1:
-        torch.mul(x, gain, out=y)
+        torch.add(x, addends.pop(0), out=y)
     elif not inplace:
         y.copy_(x)
     for addend in addends:
@@ -171,6 +167,8 @@ def _forward(
         y.relu_()
     elif steps.slope != 1:
         F.leaky_relu_(y, steps.slope)
+    if steps.gain != 1:
+        y.mul_(steps.gain)
     if steps.clamp is not None:
         y.clamp_(-steps.clamp, steps.clamp)
     return y
@@ -226,11 +224,12 @@ class _Fused(torch.autograd.Function):
 
 
 def _times(x: Tensor, gain: float) -> Tensor:
+    """X multiplied by the gain, or x itself where that is 1."""
     return x if gain == 1 else x * gain
 
 
 def _derivative(dy: Tensor, y: Tensor, steps: _Steps) -> Tensor:
-    """The gradient dy of the result y, before activation and clamp; autograd knows the way."""
+    """The gradient before activation and clamp from that after them, dy, and their result y; autograd knows the way."""
     d = dy if steps.slope == 1 else torch.ops.aten.leaky_relu_backward(dy, y, steps.slope, True)
     return d if steps.clamp is None else d.masked_fill(_clamped(y, steps.clamp), 0)
 
