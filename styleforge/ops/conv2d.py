@@ -45,7 +45,7 @@ def conv2d(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0, grou
     assert weight.shape[2] == weight.shape[3]
     if groups > 1 or not _has_routines(x, weight):
         return F.conv2d(x, weight, stride=stride, padding=padding, groups=groups)
-    return _convolve(x, weight, stride, padding)
+    return _convolve(x, _in_layout(weight, x), stride, padding)
 
 
 def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int = 1, groups: int = 1) -> Tensor:
@@ -64,7 +64,7 @@ def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int = 1, groups: int 
     if groups > 1 or not _has_routines(x, weight):
         return F.conv_transpose2d(x, weight, stride=stride, groups=groups)
     height, width = ((size - 1) * stride + weight.shape[-1] for size in x.shape[2:])
-    return _transpose(x, weight, stride, 0, (height, width))
+    return _transpose(x, _in_layout(weight, x), stride, 0, (height, width))
 
 
 def _has_routines(x: Tensor, weight: Tensor) -> bool:
@@ -74,9 +74,15 @@ def _has_routines(x: Tensor, weight: Tensor) -> bool:
     return not has_tangent(x, weight)
 
 
+def _in_layout(weight: Tensor, image: Tensor) -> Tensor:
+    """The weight channels-last as the image is, which oneDNN takes least time to rearrange, here and in derivatives."""
+    if image.is_contiguous(memory_format=torch.channels_last):
+        return weight.contiguous(memory_format=torch.channels_last)
+    return weight
+
+
 def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """C(x, weight)."""
-    weight = _in_layout(weight, x)
     if not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
         return _quick_convolve(x, weight, stride, padding)
     k = weight.shape[-1]
@@ -88,19 +94,11 @@ def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
 
 def _transpose(y: Tensor, weight: Tensor, stride: int, padding: int, size: tuple[int, int]) -> Tensor:
     """T(y, weight): the gradient of the x, of the given size, that C makes y of."""
-    weight = _in_layout(weight, y)
     if not (torch.is_grad_enabled() and (y.requires_grad or weight.requires_grad)):
         return _quick_transpose(y, weight, stride, padding, size)
     path = _weight_path(weight, y, (len(y), weight.shape[1], *size), stride, padding, transposed=True)
     x: Tensor = _Transposed.apply(y, weight, path, stride, padding, size)
     return x
-
-
-def _in_layout(weight: Tensor, image: Tensor) -> Tensor:
-    """The weight channels-last as the image is, which oneDNN takes least time to rearrange, here and in derivatives."""
-    if image.is_contiguous(memory_format=torch.channels_last):
-        return weight.contiguous(memory_format=torch.channels_last)
-    return weight
 
 
 def _weight_path(

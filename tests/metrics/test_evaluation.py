@@ -59,7 +59,7 @@ def test_the_same_seed_gives_the_same_digits_and_another_batch_nearly_so(data):
     assert evaluate(tiny_generator(), data, names, "random-vgg") == first
     for batch in (1, 7):
         again = evaluate(tiny_generator(), data, names, "random-vgg", batch=batch)
-        assert again == pytest.approx(first, rel=1e-6)
+        assert again == pytest.approx(first, rel=1e-5)  # pictures round differently, and KID is a small difference
     assert evaluate(tiny_generator(), data, names, "random-vgg", seed=1) != first
 
 
