@@ -198,7 +198,7 @@ class Discriminator(nn.Module):
             c: Labels [N, C]; None for an unconditional network.
             lod: Level of detail of a progressive network; 0 is full resolution.
             num_batches: The images are so many batches of equal size, one after the other, each with a minibatch
-                standard deviation of its own: the same logits as of one batch at a time, in one pass.
+                standard deviation of its own: the logits of one batch at a time, but for roundings, in one pass.
 
         Returns:
             Logits [N, 1]; larger is more real.

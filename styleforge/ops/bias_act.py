@@ -64,13 +64,13 @@ def bias_act(
         gain: Factor on the activation; None takes the one that keeps the variance.
         clamp: Values are limited to [-clamp, clamp]; None leaves them.
         dim: The dimension that the bias runs along.
-        inplace: Whether ``x``, which nobody else needs, may be overwritten: that saves memory, and time on CPUs.
+        inplace: Whether ``x``, which nobody else needs, may be overwritten, as it is where that saves memory and time.
         impl: ``reference`` does one step after the other. ``triton`` and ``torch`` do them together, for the keys of
             `SLOPES` and a bias along dimension 1: the same function, but for the gradient of values that meet the
             clamp exactly. ``auto`` takes what suits the device.
 
     Returns:
-        The shape and dtype of ``x``.
+        The shape and dtype of ``x``; ``x`` itself where there is nothing to do.
 
     Raises:
         ValueError: Unknown activation or impl, a bias of another length, or fusing what cannot be fused.
@@ -212,14 +212,16 @@ class _Fused(torch.autograd.Function):
         dbias = None
         if needs[3]:
             dbias = _times(d.sum_to_size(1, *bias_shape, *[1] * (d.ndim - 2)).reshape(bias_shape), gain)
-        is_ours = d is not dy and not torch.is_grad_enabled()  # then d may be overwritten
         if scale is None:
-            return (d.mul_(gain) if is_ours else _times(d, gain)) if needs[0] else None, None, dnoise, dbias, None, None
+            dx = None
+            if needs[0]:  # d may be overwritten unless it is someone else's or will be differentiated
+                dx = _times(d, gain) if d is dy or torch.is_grad_enabled() else d.mul_(gain)
+            return dx, None, dnoise, dbias, None, None
         dx = d * _times(_along(scale, d), gain) if needs[0] else None
         dscale = None
         if needs[1]:
-            product = d.mul_(x) if is_ours else d * x
-            dscale = _times(product.sum_to_size(*scale.shape, *[1] * (d.ndim - 2)).reshape(scale.shape), gain)
+            dscale = (d * x).sum_to_size(*scale.shape, *[1] * (d.ndim - 2)).reshape(scale.shape)
+            dscale = _times(dscale, gain)
         return dx, dscale, dnoise, dbias, None, None
 
 

@@ -119,7 +119,7 @@ def _multiply(x: Tensor, kernel: Tensor, padding: int) -> Tensor:
         _transform_result(products, into=_made_by(piece, y.permute(0, 2, 3, 1)))
     if y.shape[2:] == (height, width):
         return y
-    return y[:, :, :height, :width].contiguous(memory_format=torch.channels_last)
+    return y[:, :, :height, :width].clone(memory_format=torch.channels_last)
 
 
 def _pad_input(x: Tensor, padding: int, rows: int, columns: int) -> Tensor:

@@ -145,10 +145,18 @@ def test_nothing_to_do_takes_nothing():
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 5, 3), (2, 1, 5, 3), (2, 3, 5, 3), (1, 3, 5, 3)])
-def test_noise_of_every_shape_gets_its_gradient(shape):
+@pytest.mark.parametrize("gain", [1.0, 1.3])
+def test_noise_of_every_shape_gets_its_gradient(shape, gain):
     noise = torch.randn(shape, dtype=torch.float64, requires_grad=True)
-    values = tensors()
-    assert gradcheck(lambda n: bias_act(values["x"], values["bias"], noise=n, act="lrelu"), (noise,))
+    _, (x, scale, bias) = chosen(("scale", "bias"))
+    inputs = (x, scale, noise, bias)
+    assert gradcheck(lambda x, s, n, b: bias_act(x, b, scale=s, noise=n, act="lrelu", gain=gain), inputs)
+    assert gradcheck(lambda x, _, n, b: bias_act(x, b, noise=n, act="lrelu", gain=gain), inputs)
+
+
+def test_gradients_that_need_no_sum_are_kept_apart():
+    x, scale, bias = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((1, 5), (1, 5), (5,)))
+    assert gradcheck(lambda x, s, b: bias_act(x, b, scale=s, act="lrelu", gain=1), (x, scale, bias))
 
 
 @pytest.mark.parametrize("impl", ["torch", "reference"])

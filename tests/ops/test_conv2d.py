@@ -85,13 +85,35 @@ def test_narrow_ones_without_gradients_are_pytorchs_functions_bit_for_bit():
 
 
 @pytest.mark.parametrize("channels", [3, 256])
-@pytest.mark.parametrize("size", [16, 17])
+@pytest.mark.parametrize("size", [(16, 16), (17, 17), (17, 16)], ids=str)
 def test_results_may_be_overwritten(channels, size):
-    x, weight = torch.randn(1, channels, size, size), torch.randn(channels, channels, 3, 3).requires_grad_()
+    x, weight = torch.randn(1, channels, *size), torch.randn(channels, channels, 3, 3).requires_grad_()
     for function, padding in ((conv2d, {"padding": 1}), (conv_transpose2d, {})):
         (want,) = torch.autograd.grad((function(x, weight, **padding) * 2).square().sum(), weight)
         (got,) = torch.autograd.grad(function(x, weight, **padding).mul_(2).square().sum(), weight)
         torch.testing.assert_close(got, want)
+
+
+def test_weights_meet_the_convolution_in_the_layout_of_the_image(monkeypatch):
+    met = []
+    quick = module._quick_convolve
+    monkeypatch.setattr(
+        module, "_quick_convolve", lambda x, weight, *args: met.append(weight) or quick(x, weight, *args)
+    )
+    x, weight = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3)
+    conv2d(x, weight)
+    conv2d(x.contiguous(memory_format=torch.channels_last), weight)
+    assert [w.is_contiguous(memory_format=torch.channels_last) for w in met] == [False, True]
+
+
+def test_batched_gradients_are_those_one_at_a_time():
+    x, weight = normal(2, 3, 5, 5), normal(4, 3, 3, 3)
+    y = conv_transpose2d(conv2d(x.contiguous(memory_format=torch.channels_last), weight, padding=1), weight)
+    dy = torch.randn(3, *y.shape, dtype=y.dtype)
+    batched = torch.autograd.grad(y, (x, weight), dy, is_grads_batched=True, retain_graph=True)
+    single = [torch.autograd.grad(y, (x, weight), d, retain_graph=True) for d in dy]
+    for got, *want in zip(batched, *single, strict=True):
+        torch.testing.assert_close(got, torch.stack(want))
 
 
 def test_a_gradient_of_the_image_alone_takes_no_gradient_of_the_weight(monkeypatch):
