@@ -132,6 +132,7 @@ class Losses:
         """Logistic loss on generated and real images."""
         with torch.no_grad():
             fake = self._fake(batch)
+        # In one pass: narrow networks spend much of their time on operations, however many images each sees.
         c = None if batch.c is None else batch.c.repeat(2, 1)
         logits = self.D(torch.cat([fake, batch.real]), c, lod=batch.lod, num_batches=2)
         fake_logits, real_logits = logits.chunk(2)
