@@ -4,7 +4,7 @@ The gain keeps the variance of a signal that goes through the activation: sqrt(2
 the paper need not account for it.
 
 The steps are one function for autograd, which keeps no more than its result (and its input where that is scaled), and
-few passes over memory: one by a kernel on GPUs, in place elsewhere, even over the input where nobody else needs it.
+few passes over memory: one by a kernel, in place elsewhere, even over the input where nobody else needs it.
 """
 # Shapes: N batch, C channels, H W image size.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styleforge.ops.forward_mode import has_tangent
-from styleforge.ops.kernels import Impl, uses_kernel
+from styleforge.ops.kernels import Impl, is_plain, takes_numba, uses_numba, uses_triton
 
 LRELU_SLOPE = 0.2
 """Negative slope of every leaky ReLU of StyleGAN and StyleGAN2."""
@@ -51,7 +52,7 @@ def bias_act(
     clamp: float | None = None,
     dim: int = 1,
     inplace: bool = False,
-    impl: Impl | Literal["reference"] = "auto",
+    impl: Impl | Literal["numba", "reference"] = "auto",
 ) -> Tensor:
     """Scales feature maps, adds noise and a bias, applies an activation, multiplies by a gain, and clamps.
 
@@ -65,9 +66,9 @@ def bias_act(
         clamp: Values are limited to [-clamp, clamp]; None leaves them.
         dim: The dimension that the bias runs along.
         inplace: Whether ``x``, which nobody else needs, may be overwritten, as it is where that saves memory and time.
-        impl: ``reference`` does one step after the other. ``triton`` and ``torch`` do them together, for the keys of
-            `SLOPES` and a bias along dimension 1: the same function, but for the gradient of values that meet the
-            clamp exactly. ``auto`` takes what suits the device.
+        impl: ``reference`` does one step after the other. ``triton``, ``numba`` and ``torch`` do them together, for
+            the keys of `SLOPES` and a bias along dimension 1: the same function, but for the gradient of values that
+            meet the clamp exactly. ``auto`` takes what suits the device.
 
     Returns:
         The shape and dtype of ``x``; ``x`` itself where there is nothing to do.
@@ -100,7 +101,7 @@ def bias_act(
                 f"impl: got {impl!r} for act {act!r}, gain {gain:g} and dim {dim}, expected 'auto' or 'reference', or "
                 f"{', '.join(SLOPES)} with a gain above 0 and dim 1; 'auto' always works"
             )
-        steps = _Steps(SLOPES[act], gain, clamp, uses_kernel(x, impl))
+        steps = _Steps(SLOPES[act], gain, clamp, _way(x, impl, scale, noise, bias))
         if torch.is_grad_enabled():
             y: Tensor = _Fused.apply(x, scale, noise, bias, steps, inplace and scale is None)
             return y
@@ -127,6 +128,30 @@ def _fits(noise: Tensor, x: Tensor) -> bool:
     )
 
 
+Way = Literal["triton", "numba", "torch"]
+
+
+def _way(
+    x: Tensor,
+    impl: Impl | Literal["numba"],
+    scale: Tensor | None,
+    noise: Tensor | None,
+    bias: Tensor | None,
+) -> Way:
+    """How the steps are done together."""
+    one_map = noise is None or noise.shape[1] == 1
+    if impl == "numba":
+        if not (x.ndim == 4 and one_map and takes_numba(x, scale, noise, bias)):
+            raise ValueError(
+                f"impl: got 'numba' for {list(x.shape)} of {x.dtype} on {x.device}, expected [N, C, H, W] of float32 "
+                "or float64 on the CPU, and one noise map for all channels, where Numba works; 'auto' always works"
+            )
+        return "numba"
+    if uses_triton(x, impl):
+        return "triton"
+    return "numba" if impl == "auto" and one_map and uses_numba(x, scale, noise, bias) else "torch"
+
+
 @dataclass(frozen=True, slots=True)
 class _Steps:
     """What is fused, besides tensors."""
@@ -134,7 +159,18 @@ class _Steps:
     slope: float
     gain: float
     clamp: float | None
-    by_kernel: bool
+    way: Way
+
+
+def _kernel(way: Way) -> ModuleType:
+    """The module with ``forward`` and ``backward`` for a device."""
+    if way == "triton":
+        from styleforge.ops.kernels.gpu import bias_act as for_gpu
+
+        return for_gpu
+    from styleforge.ops.kernels.cpu import bias_act as for_cpu
+
+    return for_cpu
 
 
 def _along(values: Tensor, x: Tensor) -> Tensor:
@@ -145,10 +181,12 @@ def _along(values: Tensor, x: Tensor) -> Tensor:
 def _forward(
     x: Tensor, scale: Tensor | None, noise: Tensor | None, bias: Tensor | None, steps: _Steps, inplace: bool
 ) -> Tensor:
-    if steps.by_kernel:
-        from styleforge.ops.kernels import bias_act as kernel
-
-        return kernel.forward(x, scale, noise, bias, slope=steps.slope, gain=steps.gain, clamp=steps.clamp)
+    if steps.way != "torch":
+        kernel = _kernel(steps.way)
+        y: Tensor = kernel.forward(
+            x, scale, noise, bias, slope=steps.slope, gain=steps.gain, clamp=steps.clamp, inplace=inplace
+        )
+        return y
     # The first step makes a new tensor, in the memory layout of x, unless it may overwrite x; the others work in place.
     y = x if inplace else torch.empty_like(x)
     addends = [] if noise is None else [noise.to(x.dtype)]
@@ -199,10 +237,8 @@ class _Fused(torch.autograd.Function):
         y, x, scale = ctx.saved_tensors
         steps, (noise_shape, bias_shape) = ctx.steps, ctx.shapes
         needs = ctx.needs_input_grad[:4]
-        if steps.by_kernel and not torch.is_grad_enabled():
-            from styleforge.ops.kernels import bias_act as kernel
-
-            gradients = kernel.backward(
+        if steps.way != "torch" and is_plain(dy) and not torch.is_grad_enabled():
+            gradients = _kernel(steps.way).backward(
                 dy, y, x, scale, noise_shape, slope=steps.slope, gain=steps.gain, clamp=steps.clamp, needs=needs
             )
             return *gradients, None, None

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from styleforge.ops import winograd
 from styleforge.ops.forward_mode import has_tangent
+from styleforge.ops.kernels import takes_numba
 from styleforge.ops.pieces import pieces
 
 MATRIX_PRODUCT_CHANNELS = 32
@@ -196,13 +197,13 @@ class _WeightGradient(torch.autograd.Function):
 
 
 def _quick_convolve(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    if winograd.pays(x, weight, stride, padding):
+    if winograd.pays(x, weight, stride, padding) and takes_numba(x, weight):
         return winograd.correlate(x, weight, padding)
     return F.conv2d(x, weight, stride=stride, padding=padding)
 
 
 def _quick_transpose(y: Tensor, weight: Tensor, stride: int, padding: int, size: Sequence[int]) -> Tensor:
-    if winograd.pays(y, weight, stride, padding):
+    if winograd.pays(y, weight, stride, padding) and takes_numba(y, weight):
         return winograd.correlate_transposed(y, weight, padding)
     k = weight.shape[-1]
     rest = [n - ((m - 1) * stride - 2 * padding + k) for n, m in zip(size, y.shape[2:], strict=True)]
@@ -211,7 +212,7 @@ def _quick_transpose(y: Tensor, weight: Tensor, stride: int, padding: int, size:
 
 def _quick_weight_gradient(x: Tensor, dy: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """W(x, dy), of the weight's shape; what the weight holds does not matter."""
-    if winograd.pays(dy, weight, stride, padding, weight_gradient=True):
+    if winograd.pays(dy, weight, stride, padding, weight_gradient=True) and takes_numba(x, dy):
         return winograd.weight_gradient(x, dy, padding)
     if min(weight.shape[:2]) >= MATRIX_PRODUCT_CHANNELS and x.dtype in (torch.float32, torch.float64):
         return _by_matrix_product(x, dy, stride, padding, weight.shape[-1])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from styleforge.ops.forward_mode import has_tangent
-from styleforge.ops.kernels import Impl, uses_kernel
+from styleforge.ops.kernels import Impl, uses_triton
 from styleforge.ops.shapes import require_shape
 
 
@@ -102,8 +102,8 @@ def minibatch_stddev(
         raise ValueError("x: got an empty batch, expected at least one sample to take statistics of")
     G = next(size for size in range(min(group_size, N), 0, -1) if N % size == 0)
     F = num_channels
-    if not has_tangent(x) and uses_kernel(x, impl):
-        from styleforge.ops.kernels import minibatch_stddev as kernel
+    if not has_tangent(x) and uses_triton(x, impl):
+        from styleforge.ops.kernels.gpu import minibatch_stddev as kernel
 
         return kernel.minibatch_stddev(x, G, F, eps)
     y = x.to(_accumulation_dtype(x)).reshape(G, N // G, F, C // F, H, W)

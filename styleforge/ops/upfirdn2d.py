@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styleforge.ops.forward_mode import has_tangent
-from styleforge.ops.kernels import Impl, uses_kernel
+from styleforge.ops.kernels import Impl, uses_triton
 
 Padding = tuple[int, int, int, int]
 """Pixels added (left, right, top, bottom); negative ones are cropped."""
@@ -118,8 +118,8 @@ def _filter(
     x: Tensor, f: Tensor, up: int, down: int, padding: Padding, flip_filter: bool, gain: float, impl: Impl
 ) -> Tensor:
     """`upfirdn2d` as a kernel, or as one depthwise convolution."""
-    if uses_kernel(x, impl):
-        from styleforge.ops.kernels.upfirdn2d import forward
+    if uses_triton(x, impl):
+        from styleforge.ops.kernels.gpu.upfirdn2d import forward
 
         return forward(x, f, up=up, down=down, padding=padding, flip_filter=flip_filter, gain=gain)
     C, (kh, kw), (left, right, top, bottom) = x.shape[1], f.shape, padding

@@ -13,7 +13,7 @@ def pieces(request, monkeypatch):
     """One piece for all, or one row of tiles at a time."""
     if request.param == "in pieces":
         monkeypatch.setattr(winograd, "_PIECE_BYTES", 1)
-        monkeypatch.setattr(winograd, "_PIECE_BYTES_WEIGHT", 1)
+        monkeypatch.setattr(winograd, "_PIECE_KERNELS", 0)
 
 
 @pytest.fixture
@@ -41,15 +41,32 @@ def test_the_three_functions_are_pytorchs(size, padding):
     torch.testing.assert_close(winograd.weight_gradient(x, dy, padding), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_float32_is_rounded_no_worse_than_by_a_plain_convolution():
-    x, weight = torch.randn(2, 256, 24, 24), torch.randn(256, 256, 3, 3)
-    exact = F.conv2d(x.double(), weight.double(), padding=1)
-    error = (winograd.correlate(x, weight, 1) - exact).square().mean()
-    assert error <= 2 * (F.conv2d(x, weight, padding=1) - exact).square().mean()
+def root_mean_square(x):
+    return float(x.square().mean().sqrt())
+
+
+@pytest.mark.parametrize("positive", [False, True])
+def test_rounding_errors_are_about_twice_those_of_pytorch(positive):
+    x, weight = torch.randn(2, 256, 24, 24).to(memory_format=torch.channels_last), torch.randn(256, 256, 3, 3)
+    x = F.leaky_relu(x, 0.2) if positive else x
     dy = torch.randn_like(x)
-    exact = weight_gradient_of_pytorch(x.double(), weight.double(), dy.double(), 1)
-    error = (winograd.weight_gradient(x, dy, 1) - exact).square().mean()
-    assert error <= 2 * (weight_gradient_of_pytorch(x, weight, dy, 1) - exact).square().mean()
+    for ours, theirs in (
+        (lambda: winograd.correlate(x, weight, 1), lambda x, weight, dy: F.conv2d(x, weight, padding=1)),
+        (
+            lambda: winograd.correlate_transposed(dy, weight, 1),
+            lambda x, weight, dy: F.conv_transpose2d(dy, weight, padding=1),
+        ),
+        (lambda: winograd.weight_gradient(x, dy, 1), lambda *args: weight_gradient_of_pytorch(*args, 1)),
+    ):
+        exact = theirs(x.double(), weight.double(), dy.double())
+        assert root_mean_square(ours() - exact) <= 2.5 * root_mean_square(theirs(x, weight, dy) - exact)
+
+
+def test_the_matrices_make_four_pixels_of_six():
+    pixels, kernel = torch.randn(6, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    A, B, G = (torch.from_numpy(matrix) for matrix in winograd._matrices())
+    expected = F.conv1d(pixels[None, None], kernel[None, None])[0, 0]
+    torch.testing.assert_close(A.t() @ ((G @ kernel) * (B @ pixels)), expected, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from styleforge.ops.kernels.tiles import compile_options, dense, is_channels_last, new_image, offsets, tile
+from styleforge.ops.kernels.gpu.tiles import compile_options, dense, is_channels_last, new_image, offsets, tile
 
 
 @triton.jit

@@ -14,8 +14,8 @@ import torch
 import triton
 from torch import Tensor
 
-from styleforge.ops.kernels.bias_act_tiles import backward_kernel, forward_kernel
-from styleforge.ops.kernels.tiles import accumulation_dtype, compile_options, dense, is_channels_last, tile
+from styleforge.ops.kernels.gpu.bias_act_tiles import backward_kernel, forward_kernel
+from styleforge.ops.kernels.gpu.tiles import accumulation_dtype, compile_options, dense, is_channels_last, tile
 
 MANY_PROGRAMS = 512
 """As many keep all processors of a GPU busy."""
@@ -30,6 +30,7 @@ def forward(
     slope: float,
     gain: float,
     clamp: float | None,
+    inplace: bool = False,
 ) -> Tensor:
     """clamp(leaky(x·scale + noise + bias)·gain), calculated in float32 at least.
 
@@ -41,6 +42,7 @@ def forward(
         slope: Of negative values: 1 is linear, 0.2 the leaky ReLU of StyleGAN, 0 ReLU.
         gain: Factor on the activation, above 0.
         clamp: Values are limited to [-clamp, clamp]; None leaves them. NaN stays NaN.
+        inplace: Whether the result may overwrite ``x``.
 
     Returns:
         Shape, dtype and memory layout of ``x``.
@@ -51,7 +53,7 @@ def forward(
     assert bias is None or bias.shape == (C,)
     assert noise is None or (noise.shape[0] in (1, N) and noise.shape[1] in (1, C) and noise.shape[2:] == x.shape[2:])
     x = dense(x)
-    y = torch.empty_like(x)
+    y = x if inplace else torch.empty_like(x)
     if x.numel() == 0:
         return y
     P, last = x.numel() // (N * C), is_channels_last(x)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from styleforge.ops.kernels.tiles import offsets
+from styleforge.ops.kernels.gpu.tiles import offsets
 
 
 @triton.jit

@@ -33,7 +33,7 @@ def compile_only(self, *args, grid, warmup, **options):
 driver.set_active(AGPUThatIsNotThere())
 JITFunction.run = compile_only
 from styleforge.ops import minibatch_stddev, upfirdn2d
-from styleforge.ops.kernels import bias_act
+from styleforge.ops.kernels.gpu import bias_act
 
 for dtype, layout in ((torch.bfloat16, torch.channels_last), (torch.float64, torch.contiguous_format)):
     x = torch.zeros(4, 32, 16, 16, dtype=dtype).contiguous(memory_format=layout).requires_grad_()

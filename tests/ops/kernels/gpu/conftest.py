@@ -32,12 +32,12 @@ def load_kernels() -> Callable[[str], ModuleType]:
     def load(name: str) -> ModuleType:
         if not available():
             pytest.skip("needs Triton, which comes with PyTorch on Linux")
-        module = importlib.import_module(f"styleforge.ops.kernels.{name}")
+        module = importlib.import_module(f"styleforge.ops.kernels.gpu.{name}")
         if INTERPRETED:
             import triton.language as tl
             from triton.runtime.interpreter import InterpretedFunction
 
-            from styleforge.ops.kernels.tiles import offsets
+            from styleforge.ops.kernels.gpu.tiles import offsets
 
             if not all(isinstance(function, InterpretedFunction) for function in (tl.sum, offsets)):
                 pytest.fail("Triton was imported before TRITON_INTERPRET=1 was set; set it before pytest starts")

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from styleforge.ops.kernels.tiles import (
+from styleforge.ops.kernels.gpu.tiles import (
     accumulation_dtype,
     compile_options,
     dense,

@@ -41,17 +41,17 @@ def test_networks_by_kernels_are_networks_by_pytorch(load_kernels, monkeypatch):
     used = set()
 
     def counted(name):
-        def uses_kernel(x, impl):
+        def uses_triton(x, impl):
             used.add(name)
             return True
 
-        return uses_kernel
+        return uses_triton
 
     torch.manual_seed(0)
     expected = everything()
     for name, op in (("bias_act", "bias_act"), ("upfirdn2d", "upfirdn2d"), ("minibatch_stddev", "normalization")):
         load_kernels(name)
-        monkeypatch.setattr(importlib.import_module(f"styleforge.ops.{op}"), "uses_kernel", counted(name))
+        monkeypatch.setattr(importlib.import_module(f"styleforge.ops.{op}"), "uses_triton", counted(name))
     torch.manual_seed(0)
     for ours, theirs in zip(everything(), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
@@ -66,13 +66,13 @@ def test_derivatives_in_forward_mode_do_not_get_lost_where_kernels_run(load_kern
     for name, op in (("bias_act", "bias_act"), ("upfirdn2d", "upfirdn2d"), ("minibatch_stddev", "normalization")):
         load_kernels(name)
         monkeypatch.setattr(
-            importlib.import_module(f"styleforge.ops.{op}"), "uses_kernel", lambda x, impl: impl != "torch"
+            importlib.import_module(f"styleforge.ops.{op}"), "uses_triton", lambda x, impl: impl != "torch"
         )
     torch.testing.assert_close(push(G, w, direction), expected, rtol=1e-9, atol=1e-9)
 
 
 class OnCuda:
-    """What `uses_kernel` asks of a tensor."""
+    """What `uses_triton` asks of a tensor."""
 
     is_cuda = True
     device = torch.device("cuda", 0)
@@ -88,10 +88,10 @@ def fresh():
 
 @pytest.mark.usefixtures("fresh")
 def test_without_triton_pytorch_runs_and_says_so_once(monkeypatch):
-    monkeypatch.setattr(kernels, "available", lambda: False)
+    monkeypatch.setattr(kernels, "available", lambda package: False)
     with pytest.warns(UserWarning, match=r"Triton is not installed \(pip install triton\)") as said:
-        assert not kernels.uses_kernel(OnCuda(), "auto")
-        assert not kernels.uses_kernel(OnCuda(), "auto")
+        assert not kernels.uses_triton(OnCuda(), "auto")
+        assert not kernels.uses_triton(OnCuda(), "auto")
     assert len(said) == 1
 
 
@@ -103,11 +103,11 @@ def test_where_triton_does_not_work_pytorch_runs_and_says_why_once(monkeypatch):
         tried.append(device)
         raise RuntimeError("Failed to find C compiler.\nMore lines")
 
-    monkeypatch.setattr(kernels, "available", lambda: True)
+    monkeypatch.setattr(kernels, "available", lambda package: True)
     monkeypatch.setattr(kernels, "_try_kernel", fails)
     with pytest.warns(UserWarning, match=r"does not work on cuda:0 \(Failed to find C compiler.\): PyTorch") as said:
-        assert not kernels.uses_kernel(OnCuda(), "auto")
-        assert not kernels.uses_kernel(OnCuda(), "auto")
+        assert not kernels.uses_triton(OnCuda(), "auto")
+        assert not kernels.uses_triton(OnCuda(), "auto")
     assert len(said) == len(tried) == 1
 
 
@@ -123,12 +123,12 @@ def test_a_gpu_without_memory_says_so_and_is_asked_again(monkeypatch):
     def fails(device):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(kernels, "available", lambda: True)
+    monkeypatch.setattr(kernels, "available", lambda package: True)
     monkeypatch.setattr(kernels, "_try_kernel", fails)
     with pytest.raises(torch.OutOfMemoryError):
-        kernels.uses_kernel(OnCuda(), "auto")
+        kernels.uses_triton(OnCuda(), "auto")
     monkeypatch.setattr(kernels, "_try_kernel", lambda device: None)
-    assert kernels.uses_kernel(OnCuda(), "auto")
+    assert kernels.uses_triton(OnCuda(), "auto")
 
 
 @pytest.mark.usefixtures("fresh")
@@ -136,12 +136,12 @@ def test_auto_takes_kernels_on_cuda_alone(monkeypatch, refuses):
     class Somewhere(OnCuda):
         is_cuda = False
 
-    assert not kernels.uses_kernel(Somewhere(), "auto")
-    assert kernels.uses_kernel(Somewhere(), "triton")
+    assert not kernels.uses_triton(Somewhere(), "auto")
+    assert kernels.uses_triton(Somewhere(), "triton")
     Somewhere.is_cuda = True
-    monkeypatch.setattr(kernels, "available", lambda: True)
+    monkeypatch.setattr(kernels, "available", lambda package: True)
     monkeypatch.setattr(kernels, "_try_kernel", lambda device: None)
-    assert kernels.uses_kernel(Somewhere(), "auto")
-    assert not kernels.uses_kernel(Somewhere(), "torch")
+    assert kernels.uses_triton(Somewhere(), "auto")
+    assert not kernels.uses_triton(Somewhere(), "torch")
     with refuses("impl", "'fast'", "'auto'"):
-        kernels.uses_kernel(Somewhere(), "fast")
+        kernels.uses_triton(Somewhere(), "fast")

@@ -1,0 +1,76 @@
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+import pytest
+import torch
+
+from styleforge.ops.kernels.cpu import compiled
+
+
+def test_threads_are_those_of_pytorch_and_leave_their_number_alone():
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            compiled.start_threads()
+            assert torch.get_num_threads() == threads
+            used = np.zeros(1, np.int64)
+            count_threads(used)
+            assert used[0] == min(threads, os.cpu_count())
+    finally:
+        torch.set_num_threads(before)
+    assert numba.threading_layer() == "omp"
+
+
+@compiled.compiled
+def count_threads(into):
+    into[0] = numba.get_num_threads()
+
+
+def test_other_threads_than_openmps_are_refused(monkeypatch):
+    monkeypatch.setattr(numba, "threading_layer", lambda: "workqueue")
+    with pytest.raises(RuntimeError, match="its threads are of the kind 'workqueue', expected OpenMP's"):
+        compiled.start_threads()
+
+
+def test_callers_may_come_at_the_same_time():
+    numbers = [np.zeros(1000, np.float32) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda array: [compiled._count_up(array) for _ in range(50)], numbers))
+    assert all((array == 50).all() for array in numbers)
+
+
+def test_where_nothing_can_be_kept_it_is_compiled_anew(monkeypatch):
+    def njit(function, *, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda *arguments: function(*arguments)
+
+    monkeypatch.setattr(numba, "njit", njit)
+    array = np.zeros(3, np.float32)
+    compiled.compiled(lambda numbers: np.add(numbers, 2, out=numbers))(array)
+    assert array.tolist() == [2, 2, 2]
+
+
+def test_what_was_compiled_is_kept_for_the_next_process(tmp_path):
+    program = (
+        "import torch; from styleforge.ops.kernels.cpu import compiled as c; c.start_threads(); "
+        "kernel = next(f.cell_contents for f in c._count_up.__closure__ if hasattr(f.cell_contents, 'stats')); "
+        "print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))"
+    )
+    environment = dict(os.environ, NUMBA_CACHE_DIR=str(tmp_path))
+    outputs = [
+        subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    assert [output.stdout.split() for output in outputs] == [["0", "1"], ["1", "0"]]
+
+
+def test_layouts():
+    x = torch.randn(2, 3, 4, 5)
+    assert torch.equal(torch.from_numpy(compiled.pixels_first(x)), x.permute(0, 2, 3, 1))
+    assert compiled.pixels_first(compiled.channels_last(x)).flags.c_contiguous

@@ -1,0 +1,130 @@
+"""Where Numba works large images go through its kernels; elsewhere PyTorch's operations do the same."""
+
+import importlib
+
+import pytest
+import torch
+from tiny_generators import tiny_generator
+
+from styleforge.losses import path_lengths, r1_penalty
+from styleforge.networks import Discriminator, DiscriminatorConfig
+from styleforge.ops import bias_act, kernels, winograd
+from styleforge.ops.conv2d import conv2d
+
+CPU = torch.device("cpu")
+
+
+def large(N=1, C=16, H=32, W=32, dtype=torch.float32):
+    return torch.randn(N, C, H, W, dtype=dtype).to(memory_format=torch.channels_last)
+
+
+def gradients(loss, network):
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return [g for g in found if g is not None]
+
+
+def everything():
+    """Images, logits, R1 with its gradient, path lengths with theirs, of tiny networks."""
+    torch.manual_seed(0)
+    G = tiny_generator().double().requires_grad_(True)
+    D = Discriminator(DiscriminatorConfig(resolution=16, channel_base=64, channel_max=4)).double()
+    ws = G.mapping(torch.randn(2, 8, dtype=torch.float64))
+    img = G.synthesis(ws, noise_mode="const")
+    penalty, logits = r1_penalty(D, img.detach())
+    lengths = path_lengths(lambda ws: G.synthesis(ws, noise_mode="const"), ws, torch.randn_like(img))
+    return [
+        img,
+        logits,
+        penalty,
+        lengths,
+        *gradients(penalty.sum() + logits.sum(), D),
+        *gradients(lengths.sum() + D(img).sum(), G),
+    ]
+
+
+def test_networks_by_kernels_are_networks_by_pytorch(monkeypatch):
+    expected = everything()
+    taken = set()
+
+    def taking(x, *others):
+        taken.add(tuple(x.shape[1:]))
+        return x.ndim == 4
+
+    monkeypatch.setattr(importlib.import_module("styleforge.ops.bias_act"), "uses_numba", taking)
+    for name in ("MIN_CHANNELS", "MIN_CHANNELS_WEIGHT", "MIN_PIXELS"):
+        monkeypatch.setattr(winograd, name, 0)
+    for ours, theirs in zip(everything(), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    assert {(4, 16, 16), (4, 4, 4)} <= taken
+
+
+def test_images_that_are_large_enough_take_the_kernels_whatever_the_batch():
+    assert kernels.uses_numba(large())
+    assert kernels.uses_numba(large(N=0))
+    assert kernels.uses_numba(large(dtype=torch.float64))
+    assert not kernels.uses_numba(large(N=64, H=16))
+    assert not kernels.uses_numba(large(C=8, H=64))
+    assert not kernels.uses_numba(large(dtype=torch.bfloat16))
+    assert not kernels.uses_numba(large().contiguous())
+    assert not kernels.uses_numba(large().flatten(2))
+    assert not kernels.uses_numba(large().to("meta"))
+
+
+def test_stand_ins_of_tensors_do_not_take_the_kernels():
+    class Special(torch.Tensor):
+        pass
+
+    x = large()
+    assert not kernels.uses_numba(x.as_subclass(Special))
+    assert not kernels.uses_numba(x, x.as_subclass(Special))
+    seen = []
+    torch.vmap(lambda bias: seen.append(kernels.uses_numba(x, bias)) or bias)(torch.randn(2, 16))
+    assert seen == [False]
+
+
+def test_gradients_in_batches_go_through():
+    x, weight = large().requires_grad_(), torch.randn(16, 16, 3, 3)
+    bias = torch.randn(16, requires_grad=True)
+    y = bias_act(conv2d(x, weight, padding=1), bias, act="lrelu")
+    assert kernels.uses_numba(y.detach())
+    directions = torch.randn(3, *y.shape)
+    together = torch.autograd.grad(y, [x, bias], directions, is_grads_batched=True, retain_graph=True)
+    for i, direction in enumerate(directions):
+        one = torch.autograd.grad(y, [x, bias], direction, retain_graph=True)
+        for ours, theirs in zip(together, one, strict=True):
+            torch.testing.assert_close(ours[i], theirs, rtol=1e-5, atol=1e-4)
+
+
+@pytest.fixture
+def fresh():
+    """No device has been tried yet."""
+    kernels._run_on.cache_clear()
+    yield
+    kernels._run_on.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh")
+def test_where_numba_does_not_work_pytorch_runs_and_says_why_once(monkeypatch):
+    def fails(device):
+        raise ValueError("No threading layer could be loaded.\nMore lines")
+
+    x, bias = large(), torch.randn(16)
+    weight = torch.randn(16, 16, 3, 3)
+    monkeypatch.setattr(kernels, "_try_kernel", fails)
+    monkeypatch.setattr(winograd, "MIN_CHANNELS", 0)
+    with pytest.warns(UserWarning, match=r"Numba does not work on cpu \(No threading layer could be") as said:
+        y = bias_act(x, bias, act="lrelu")
+        z = conv2d(x, weight, padding=1)
+    assert len(said) == 1
+    torch.testing.assert_close(y, bias_act(x, bias, act="lrelu", impl="reference"))
+    torch.testing.assert_close(z, torch.nn.functional.conv2d(x, weight, padding=1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_without_numba_pytorch_runs_and_says_so_once(monkeypatch):
+    monkeypatch.setattr(kernels, "available", lambda package: package != "numba")
+    with pytest.warns(UserWarning, match=r"Numba is not installed \(pip install numba\)") as said:
+        assert not kernels.uses_numba(large())
+        assert not kernels.takes_numba(large())
+    assert len(said) == 1
