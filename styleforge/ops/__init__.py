@@ -1,7 +1,7 @@
 """Pure functions on tensors: filtering, modulated convolution, bias and activation, normalization.
 
 Every function is twice differentiable, takes any float dtype, and runs on CPU, CUDA and MPS. Where ``impl`` can be
-chosen, each way is the same function; `styleforge.ops.kernels` holds those in Triton.
+chosen, each way is the same function; `styleforge.ops.kernels` holds those in Triton and in Numba.
 """
 
 from styleforge.ops.bias_act import bias_act

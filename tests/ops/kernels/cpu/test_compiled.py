@@ -11,24 +11,19 @@ import torch
 from styleforge.ops.kernels.cpu import compiled
 
 
-def test_threads_are_those_of_pytorch_and_leave_their_number_alone():
-    before = torch.get_num_threads()
+def test_threads_are_as_many_as_pytorchs_and_leave_their_number_alone(monkeypatch):
+    asked, before, ask = [], torch.get_num_threads(), numba.set_num_threads
+    monkeypatch.setattr(numba, "set_num_threads", lambda number: asked.append(number) or ask(number))
+    most = numba.config.NUMBA_NUM_THREADS
     try:
-        for threads in (1, 2):
+        for threads in (1, most, most + 3):
             torch.set_num_threads(threads)
             compiled.start_threads()
             assert torch.get_num_threads() == threads
-            used = np.zeros(1, np.int64)
-            count_threads(used)
-            assert used[0] == min(threads, os.cpu_count())
     finally:
         torch.set_num_threads(before)
+    assert asked == [1, most, most]
     assert numba.threading_layer() == "omp"
-
-
-@compiled.compiled
-def count_threads(into):
-    into[0] = numba.get_num_threads()
 
 
 def test_other_threads_than_openmps_are_refused(monkeypatch):
