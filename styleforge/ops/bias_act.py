@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styleforge.ops.forward_mode import has_tangent
-from styleforge.ops.kernels import Impl, is_plain, takes_numba, uses_numba, uses_triton
+from styleforge.ops.kernels import Impl, takes_numba, uses_numba, uses_triton
 
 LRELU_SLOPE = 0.2
 """Negative slope of every leaky ReLU of StyleGAN and StyleGAN2."""
@@ -74,16 +74,23 @@ def bias_act(
         The shape and dtype of ``x``; ``x`` itself where there is nothing to do.
 
     Raises:
-        ValueError: Unknown activation or impl, a bias of another length, or fusing what cannot be fused.
+        ValueError: Unknown activation or impl, a bias, scale or noise of another shape, or fusing what cannot be fused.
     """
     if act not in ACTIVATIONS:
         raise ValueError(f"act: got {act!r}, expected one of {', '.join(ACTIVATIONS)}; choose one of these")
+    if impl not in (ways := ("auto", "triton", "numba", "torch", "reference")):
+        raise ValueError(f"impl: got {impl!r}, expected one of {', '.join(ways)}; 'auto' always works")
     function, default_gain = ACTIVATIONS[act]
     gain = default_gain if gain is None else gain
     if bias is not None and bias.shape != (x.shape[dim],):
         raise ValueError(
             f"bias: got shape {list(bias.shape)}, expected [{x.shape[dim]}], the size of x along dim {dim}; "
             "hand in one value per channel"
+        )
+    if scale is not None and scale.shape != x.shape[:2]:
+        raise ValueError(
+            f"scale: got shape {list(scale.shape)}, expected {list(x.shape[:2])}; hand in one factor per sample and "
+            "channel"
         )
     can_fuse = act in SLOPES and gain > 0 and x.ndim > 1 and dim % x.ndim == 1
     if noise is not None and not _fits(noise, x):
@@ -186,6 +193,8 @@ def _forward(
         y: Tensor = kernel.forward(
             x, scale, noise, bias, slope=steps.slope, gain=steps.gain, clamp=steps.clamp, inplace=inplace
         )
+        if y is x and not x.is_inference():
+            torch.autograd.graph.increment_version(x)  # such that autograd knows who needs what was overwritten
         return y
     # The first step makes a new tensor, in the memory layout of x, unless it may overwrite x; the others work in place.
     y = x if inplace else torch.empty_like(x)
@@ -237,7 +246,8 @@ class _Fused(torch.autograd.Function):
         y, x, scale = ctx.saved_tensors
         steps, (noise_shape, bias_shape) = ctx.steps, ctx.shapes
         needs = ctx.needs_input_grad[:4]
-        if steps.way != "torch" and is_plain(dy) and not torch.is_grad_enabled():
+        by_kernel = takes_numba(dy) if steps.way == "numba" else steps.way == "triton"
+        if by_kernel and not torch.is_grad_enabled():
             gradients = _kernel(steps.way).backward(
                 dy, y, x, scale, noise_shape, slope=steps.slope, gain=steps.gain, clamp=steps.clamp, needs=needs
             )

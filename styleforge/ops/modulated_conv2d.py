@@ -94,7 +94,7 @@ def modulated_conv2d(
     if impl == "factored" or N == 0:  # no convolution has 0 groups
         # Eq. 3 is taken in the precision of weights and styles; only the features may be in a lower one.
         scale = demodulation_coefficients(weight, styles, eps) if demodulate else None
-        x = bias_act(x, scale=styles)
+        x = x * styles.to(x.dtype)[:, :, None, None]
         x = conv2d_resample(x, weight.to(x.dtype), f=resample_filter, up=up)  # [N, O, H·up, W·up]
         return bias_act(x, bias, scale=scale, noise=noise, act=act, gain=gain, clamp=clamp, inplace=True)
     kernels = _kernels_of_samples(weight, styles, demodulate, eps).to(x.dtype).reshape(N * O, I, k, k)

@@ -31,11 +31,11 @@ MIN_PIXELS = 256
 It is not about the pixels of a batch: how many images there are at a time must not choose the way.
 """
 _PIECE_BYTES = 4 << 20
-"""So much of the transformed images, or one row of tiles, is multiplied at a time, such that caches hold much of it …
-
-… or as much as `_PIECE_KERNELS` transformed kernels, which are read, or summed up, each time.
-"""
+"""So much of the transformed images is multiplied at a time, such that caches hold much of it, …"""
 _PIECE_KERNELS = 3
+"""… or as much as so many transformed kernels take, which are read, or summed up, each time, …"""
+_PIECE_MOST = 256 << 20
+"""… but no more than this, and at least one row of tiles."""
 
 SIDE, NUMBERS = 4, 6
 """Pixels of a result, and numbers, along a side of a tile."""
@@ -83,7 +83,7 @@ def pays(x: Tensor, weight: Tensor, stride: int, padding: int, *, weight_gradien
     if x.dtype not in (torch.float32, torch.float64):
         return False
     channels = MIN_CHANNELS_WEIGHT if weight_gradient else MIN_CHANNELS
-    applies = k == 3 and stride == 1 and padding <= 2
+    applies = k == 3 and stride == 1 and padding <= 2 and min(x.shape[2:]) >= k
     return applies and min(O, I) >= channels and x.shape[2] * x.shape[3] >= MIN_PIXELS
 
 
@@ -147,7 +147,7 @@ def _multiply(x: Tensor, kernel: Tensor, padding: int) -> Tensor:
     (N, I, H, W), O = x.shape, kernel.shape[2]
     h, w = H + 2 * padding - 2, W + 2 * padding - 2
     x = _channels_last(x)
-    y = torch.empty(N, O, h, w, dtype=x.dtype, memory_format=torch.channels_last)
+    y = torch.empty(N, O, h, w, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     work = _Work(x, O, h, w)
     for samples, rows, size in work:
         pixels, products = work.memory(*size, I), work.memory(*size, O, after=I)
@@ -164,7 +164,8 @@ class _Work:
         """For x [N, I, H, W] and a result [N, O, h, w]."""
         I, a, self._b = x.shape[1], -(-h // SIDE), -(-w // SIDE)
         kernel, tile = (NUMBERS**2 * x.element_size() * channels for channels in (I * O, I + O))
-        self._pieces = list(pieces(len(x), a, self._b, max(_PIECE_BYTES, _PIECE_KERNELS * kernel) // tile))
+        size = min(max(_PIECE_BYTES, _PIECE_KERNELS * kernel), _PIECE_MOST)
+        self._pieces = list(pieces(len(x), a, self._b, size // tile))
         self._room = max((math.prod(size) for _, _, size in self), default=0)
         self._memory = x.new_empty(self._room * (I + O))
 

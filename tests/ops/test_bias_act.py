@@ -75,6 +75,9 @@ def test_bad_arguments_are_refused(refuses):
         bias_act(torch.zeros(1, 2), act="gelu")
     with refuses("[3]", "[2]", "dim 1"):
         bias_act(torch.zeros(1, 2), torch.zeros(3))
+    for shape in ([1, 2], [2], [1, 3]):
+        with refuses("scale", str(shape), "[1, 2]" if shape != [1, 2] else "[2, 2]"):
+            bias_act(torch.zeros(1 + (shape == [1, 2]), 2, 3, 3), scale=torch.ones(shape))
     with refuses("[2, 1]"):
         bias_act(torch.zeros(1, 2), torch.zeros(2, 1))
 

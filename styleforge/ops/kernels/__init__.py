@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import warnings
 from typing import Literal, get_args
 
@@ -18,7 +19,7 @@ from torch._C import _functorch
 
 MIN_CHANNELS = 16
 """From so many channels on a kernel on CPUs is worth its call: it handles the channels of a pixel together, …"""
-MIN_NUMBERS = 1 << 14
+MIN_NUMBERS = 1 << 16
 """… and so many numbers of an image. How many images there are must not choose the way."""
 
 
@@ -38,7 +39,7 @@ def uses_triton(x: Tensor, impl: Impl) -> bool:
         raise ValueError(f"impl: got {impl!r}, expected one of {', '.join(get_args(Impl))}; 'auto' always works")
     if impl != "auto" or not x.is_cuda or torch.compiler.is_compiling():
         return impl == "triton"
-    return _run_on(x.device)
+    return _run_on(x.device, os.getpid())
 
 
 def uses_numba(x: Tensor, *others: Tensor | None) -> bool:
@@ -46,16 +47,22 @@ def uses_numba(x: Tensor, *others: Tensor | None) -> bool:
 
     It does for images [N, C, H, W] in channels-last layout that are large enough to gain by it, where Numba works.
     """
-    if x.ndim != 4 or x.shape[1] < MIN_CHANNELS or x.shape[1:].numel() < MIN_NUMBERS:
+    if _is_watched() or x.ndim != 4 or x.shape[1] < MIN_CHANNELS or x.shape[1:].numel() < MIN_NUMBERS:
         return False
     return takes_numba(x, *others) and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def takes_numba(x: Tensor, *others: Tensor | None) -> bool:
     """Whether kernels for CPUs can take these tensors, of which the first is an image, and Numba works."""
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or _is_watched():
         return False
-    return all(map(is_plain, (x, *others))) and _run_on(x.device)
+    return all(map(is_plain, (x, *others))) and _run_on(x.device, os.getpid())
+
+
+def _is_watched() -> bool:
+    """Whether somebody takes down PyTorch's operations, among whom a kernel for CPUs would be missing."""
+    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return tracing or torch._C._len_torch_dispatch_stack() > 0
 
 
 def is_plain(x: Tensor | None) -> bool:
@@ -63,15 +70,15 @@ def is_plain(x: Tensor | None) -> bool:
     if x is None:
         return True
     stand_in = _functorch.is_functorch_wrapped_tensor(x) or _functorch.is_legacy_batchedtensor(x)
-    return type(x) in (Tensor, torch.nn.Parameter) and not stand_in
+    return type(x) in (Tensor, torch.nn.Parameter) and not stand_in and not x.is_neg()
 
 
 @functools.cache
-def _run_on(device: torch.device) -> bool:
-    """Whether kernels run on a device: one is tried, and if it does not, the reason is said once.
+def _run_on(device: torch.device, process: int) -> bool:
+    """Whether kernels run on a device, in this process: one is tried, and if it does not, the reason is said once.
 
     Triton may be there and yet not work: it wants a GPU that it knows, and a C compiler for the little program that
-    launches its kernels. Numba wants OpenMP's threads.
+    launches its kernels. Numba wants OpenMP's threads, which a process forked from one with them does not have.
     """
     name, package = ("Triton", "triton") if device.type == "cuda" else ("Numba", "numba")
     trouble = None

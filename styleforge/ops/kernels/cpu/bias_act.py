@@ -17,6 +17,7 @@ from torch import Tensor
 
 from styleforge.ops.kernels.cpu.compiled import channels_last, compiled, part, pixels_first
 
+_DTYPES: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch.float64: np.float64}
 PIECE = 64
 """Pixels of a piece: what a thread takes at a time, and the length of the first sums."""
 
@@ -142,14 +143,12 @@ def _vectors(values: Tensor | None, x: Tensor, shape: tuple[int, ...], default: 
 
 @functools.lru_cache(maxsize=64)
 def _constants(shape: tuple[int, ...], dtype: torch.dtype, value: float) -> np.ndarray:
-    array: np.ndarray = torch.full(shape, value, dtype=dtype).numpy()
-    return array
+    return np.full(shape, value, _DTYPES[dtype])
 
 
-@functools.lru_cache(maxsize=64)
-def _numbers(dtype: torch.dtype, *numbers: float | None) -> tuple[np.floating, ...]:
-    """Slope, gain and clamp in the dtype of x; nothing is larger than NaN, so as a clamp this limits nothing."""
-    return tuple(torch.tensor([math.nan if n is None else n for n in numbers], dtype=dtype).numpy())
+def _numbers(dtype: torch.dtype, slope: float, gain: float, clamp: float | None) -> tuple[np.floating, ...]:
+    """The numbers in the dtype of the features; nothing is larger than NaN, so as a clamp this limits nothing."""
+    return tuple(map(_DTYPES[dtype], (slope, gain, math.nan if clamp is None else clamp)))
 
 
 @compiled
@@ -225,8 +224,9 @@ def _backward_piece(  # type: ignore[no-untyped-def]
     d = np.empty(C, y.dtype)
     for p in range(number * PIECE, min(number * PIECE + PIECE, P)):
         for c in range(C):
-            v = dy[n, p, c] * (gain if y[n, p, c] > 0 else negative)
-            d[c] = v * 0 if abs(y[n, p, c]) >= clamp else v
+            d[c] = dy[n, p, c] * (gain if y[n, p, c] > 0 else negative)
+            if abs(y[n, p, c]) >= clamp:
+                d[c] = 0
         for c in range(C):
             dx[n, p, c] = d[c] * scale[s, c]
         if sum_d.size > 0:

@@ -7,6 +7,7 @@ read is not what they write, and takes many channels at a time.
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -19,9 +20,12 @@ from torch import Tensor
 _MOST_THREADS: int = vars(numba.config)["NUMBA_NUM_THREADS"]
 _ONE_AT_A_TIME = threading.Lock()
 """Numba's threads take work from one caller at a time; so many as there are, a second one would gain nothing."""
-
+_STARTING = threading.Lock()
+_started_in: int | None = None
+"""The process that has started Numba's threads, or one that this one was forked from."""
 
 # Sums may be taken in another order, to be taken many at a time; NaN and infinity stay what they are.
+# Numba does not see that these have changed: delete what it has kept in __pycache__ then.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc"}}
 
 part = numba.njit(**_OPTIONS)
@@ -33,16 +37,22 @@ def compiled(function: Callable[..., None]) -> Callable[..., None]:
 
     What was compiled is kept beside the module, or in the user's cache where that cannot be written.
     """
+    without_keeping = functools.partial(numba.njit, function, parallel=True, **_OPTIONS)
     try:
-        kernel = numba.njit(function, parallel=True, cache=True, **_OPTIONS)
+        kernel = without_keeping(cache=True)
     except RuntimeError:  # there is no place to keep it
-        kernel = numba.njit(function, parallel=True, **_OPTIONS)
+        kernel = without_keeping()
 
     @functools.wraps(function)
     def run(*arguments: Any) -> None:
+        nonlocal kernel
         with _ONE_AT_A_TIME:
             numba.set_num_threads(min(torch.get_num_threads(), _MOST_THREADS))
-            kernel(*arguments)
+            try:
+                kernel(*arguments)
+            except Exception:  # what was kept cannot be read, or nothing more be written, and nothing was calculated
+                kernel = without_keeping()
+                kernel(*arguments)
 
     return run
 
@@ -51,17 +61,26 @@ def start_threads() -> None:
     """Starts Numba's threads, which are PyTorch's where both use the same OpenMP; once is enough.
 
     Raises:
-        RuntimeError: Numba has no OpenMP here, or runs on other threads already; both kinds would only wait for each
-            other.
+        RuntimeError: Numba compiles nothing or finds no OpenMP here, or runs on other threads already, which would
+            wait for PyTorch's and these for them, or this process was forked from one with threads.
     """
+    global _started_in
     settings, threads = vars(numba.config), torch.get_num_threads()
-    wanted_elsewhere, settings["THREADING_LAYER"] = settings["THREADING_LAYER"], "omp"
-    probe = np.zeros(4, np.float32)
-    try:
-        _count_up(probe)
-    finally:
-        settings["THREADING_LAYER"] = wanted_elsewhere
-        torch.set_num_threads(threads)  # Numba has set OpenMP's number to that of the processors
+    if settings["DISABLE_JIT"]:
+        raise RuntimeError("NUMBA_DISABLE_JIT is set")
+    with _STARTING:
+        if _started_in not in (None, os.getpid()):
+            raise RuntimeError("this process was forked from one that runs kernels: spawn it to have them here")
+        _started_in = os.getpid()
+        wanted_elsewhere, settings["THREADING_LAYER"] = settings["THREADING_LAYER"], "omp"
+        probe = np.zeros(4, np.float32)
+        try:
+            _count_up(probe)
+        except ValueError as error:  # Numba's "No threading layer could be loaded"
+            raise RuntimeError("it finds no OpenMP: install libgomp1, or llvm-openmp on macOS") from error
+        finally:
+            settings["THREADING_LAYER"] = wanted_elsewhere
+            torch.set_num_threads(threads)  # Numba has set OpenMP's number to that of the processors
     if numba.threading_layer() != "omp" or not probe.all():
         raise RuntimeError(f"its threads are of the kind {numba.threading_layer()!r}, expected OpenMP's")
 
@@ -81,8 +100,3 @@ def pixels_first(x: Tensor) -> np.ndarray:
 def channels_last(x: Tensor) -> Tensor:
     """An image in channels-last layout; itself if it is."""
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def new_image(N: int, C: int, H: int, W: int, like: Tensor) -> Tensor:
-    """Memory for an image [N, C, H, W], channels last, of another's dtype."""
-    return torch.empty(N, C, H, W, dtype=like.dtype, memory_format=torch.channels_last)

@@ -88,6 +88,15 @@ def test_nan_and_infinity_go_through_as_through_pytorchs_operations(act):
         torch.testing.assert_close(ours, theirs, equal_nan=True)
 
 
+def test_a_gradient_of_infinity_stops_at_the_clamp():
+    x = features(1, 2, 1, 2).requires_grad_()
+    with torch.no_grad():
+        x[0, 0] = 5
+    for impl in ("numba", "reference"):
+        (dx,) = torch.autograd.grad(bias_act(x, clamp=2.0, impl=impl), x, torch.full(x.shape, math.inf))
+        assert (dx[0, 0] == 0).all()
+
+
 def test_is_twice_differentiable():
     shape = (2, 3, 2, 3)
     more = extras(shape, ("scale", "noise", "bias"), torch.float64)

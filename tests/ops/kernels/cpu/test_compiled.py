@@ -51,6 +51,41 @@ def test_where_nothing_can_be_kept_it_is_compiled_anew(monkeypatch):
     assert array.tolist() == [2, 2, 2]
 
 
+def test_where_what_is_kept_cannot_be_read_it_is_compiled_anew(monkeypatch):
+    def njit(function, *, cache=False, **options):
+        def kernel(*arguments):
+            if cache:
+                raise EOFError("Ran out of input")
+            function(*arguments)
+
+        return kernel
+
+    monkeypatch.setattr(numba, "njit", njit)
+    array = np.zeros(3, np.float32)
+    run = compiled.compiled(lambda numbers: np.add(numbers, 2, out=numbers))
+    run(array)
+    run(array)
+    assert array.tolist() == [4, 4, 4]
+
+
+def test_says_what_is_missing(monkeypatch):
+    def none(*arguments):
+        raise ValueError("No threading layer could be loaded.\nHINT: many lines")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(compiled, "_count_up", none)
+        with pytest.raises(RuntimeError, match="it finds no OpenMP: install libgomp1"):
+            compiled.start_threads()
+    with monkeypatch.context() as patched:
+        patched.setattr(numba.config, "DISABLE_JIT", 1)
+        with pytest.raises(RuntimeError, match="NUMBA_DISABLE_JIT is set"):
+            compiled.start_threads()
+    with monkeypatch.context() as patched:
+        patched.setattr(compiled, "_started_in", os.getpid() + 1)
+        with pytest.raises(RuntimeError, match="forked"):
+            compiled.start_threads()
+
+
 def test_what_was_compiled_is_kept_for_the_next_process(tmp_path):
     program = (
         "import torch; from styleforge.ops.kernels.cpu import compiled as c; c.start_threads(); "

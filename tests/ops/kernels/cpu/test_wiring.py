@@ -1,20 +1,22 @@
 """Where Numba works large images go through its kernels; elsewhere PyTorch's operations do the same."""
 
 import importlib
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 from tiny_generators import tiny_generator
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from styleforge.losses import path_lengths, r1_penalty
 from styleforge.networks import Discriminator, DiscriminatorConfig
 from styleforge.ops import bias_act, kernels, winograd
 from styleforge.ops.conv2d import conv2d
 
-CPU = torch.device("cpu")
 
-
-def large(N=1, C=16, H=32, W=32, dtype=torch.float32):
+def large(N=1, C=16, H=64, W=64, dtype=torch.float32):
     return torch.randn(N, C, H, W, dtype=dtype).to(memory_format=torch.channels_last)
 
 
@@ -63,8 +65,8 @@ def test_images_that_are_large_enough_take_the_kernels_whatever_the_batch():
     assert kernels.uses_numba(large())
     assert kernels.uses_numba(large(N=0))
     assert kernels.uses_numba(large(dtype=torch.float64))
-    assert not kernels.uses_numba(large(N=64, H=16))
-    assert not kernels.uses_numba(large(C=8, H=64))
+    assert not kernels.uses_numba(large(N=64, H=32))
+    assert not kernels.uses_numba(large(C=8, H=128))
     assert not kernels.uses_numba(large(dtype=torch.bfloat16))
     assert not kernels.uses_numba(large().contiguous())
     assert not kernels.uses_numba(large().flatten(2))
@@ -94,6 +96,61 @@ def test_gradients_in_batches_go_through():
         one = torch.autograd.grad(y, [x, bias], direction, retain_graph=True)
         for ours, theirs in zip(together, one, strict=True):
             torch.testing.assert_close(ours[i], theirs, rtol=1e-5, atol=1e-4)
+
+
+def test_traces_hold_all_that_was_calculated(monkeypatch):
+    monkeypatch.setattr(winograd, "MIN_CHANNELS", 0)
+    weight, bias = torch.randn(16, 16, 3, 3), torch.randn(16)
+
+    def function(x):
+        return bias_act(conv2d(x, weight, padding=1), bias, act="lrelu")
+
+    x, other = large(), large()
+    assert kernels.uses_numba(x)
+    for traced in (torch.jit.trace(function, x, check_trace=False), make_fx(function)(x)):
+        torch.testing.assert_close(traced(other), function(other), rtol=1e-4, atol=1e-4)
+
+
+def test_tensors_on_the_cpu_do_not_care_for_another_default_device():
+    x, bias, weight = large(C=32).requires_grad_(), torch.randn(32), torch.randn(32, 32, 3, 3, requires_grad=True)
+    with torch.device("meta"):
+        y = conv2d(bias_act(x, bias, act="lrelu"), weight, padding=1)
+        y.sum().backward()
+    assert {t.device.type for t in (y, x.grad, weight.grad)} == {"cpu"}
+
+
+def test_autograd_notices_that_a_kernel_has_overwritten_what_it_needs():
+    x = large().requires_grad_()
+    y = x.sigmoid()
+    with torch.no_grad():
+        bias_act(y, torch.randn(16), act="lrelu", inplace=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+    with torch.inference_mode():
+        bias_act(large(), torch.randn(16), act="lrelu", inplace=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, which Windows lacks")
+def test_a_forked_process_goes_on_without_kernels():
+    program = """
+import os, torch, warnings
+from styleforge.ops import bias_act, kernels
+x = torch.randn(1, 16, 64, 64).to(memory_format=torch.channels_last)
+y = bias_act(x, act="lrelu")
+assert kernels.uses_numba(x)
+child = os.fork()
+if child == 0:
+    torch.set_num_threads(1)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert not kernels.uses_numba(x)
+    assert "forked" in str(said[0].message), said
+    os._exit(0 if torch.allclose(bias_act(x, act="lrelu"), y) else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert kernels.uses_numba(x)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
