@@ -98,6 +98,7 @@ def test_gradients_in_batches_go_through():
             torch.testing.assert_close(ours[i], theirs, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace.*:FutureWarning")
 def test_traces_hold_all_that_was_calculated(monkeypatch):
     monkeypatch.setattr(winograd, "MIN_CHANNELS", 0)
     weight, bias = torch.randn(16, 16, 3, 3), torch.randn(16)
