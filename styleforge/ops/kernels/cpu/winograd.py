@@ -102,6 +102,7 @@ def _place(places, q, t, C, size):  # type: ignore[no-untyped-def]
 
 @part
 def _combine(factors, x, into):  # type: ignore[no-untyped-def]
+    """The sum of the products of six factors and arrays; of most rows of the matrices two or more factors are 0."""
     first, last = 0, TERMS
     while first < 2 and factors[first] == 0:
         first += 1
