@@ -56,7 +56,7 @@ def takes_numba(x: Tensor, *others: Tensor | None) -> bool:
     """Whether kernels for CPUs can take these tensors, of which the first is an image, and Numba works."""
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or _is_watched():
         return False
-    return all(map(is_plain, (x, *others))) and _run_on(x.device, os.getpid())
+    return all(map(_is_plain, (x, *others))) and _run_on(x.device, os.getpid())
 
 
 def _is_watched() -> bool:
@@ -65,7 +65,7 @@ def _is_watched() -> bool:
     return tracing or torch._C._len_torch_dispatch_stack() > 0
 
 
-def is_plain(x: Tensor | None) -> bool:
+def _is_plain(x: Tensor | None) -> bool:
     """Whether a tensor is what it seems: numbers in memory, not a stand-in of torch.func or a subclass."""
     if x is None:
         return True

@@ -186,3 +186,14 @@ def test_empty_images_come_back_empty_with_gradients_of_zero(kernels, shape, per
     assert y.shape == shape
     for tensor, gradient in zip(tensors, gradients, strict=True):
         assert gradient.shape == tensor.shape and not gradient.any()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_overwrites_its_input_where_that_is_allowed(kernels, layout):
+    x, scale, noise, bias = inputs((2, 5, 9, 7), layout=layout)
+    options = {"slope": 0.2, "gain": 2**0.5, "clamp": 1.0}
+    expected, kept = kernels.forward(x, scale, noise, bias, **options), x.clone()
+    assert torch.equal(x, kept)
+    y = kernels.forward(x, scale, noise, bias, **options, inplace=True)
+    assert y is x
+    torch.testing.assert_close(y, expected, rtol=0, atol=0)
