@@ -212,7 +212,7 @@ def _quick_transpose(y: Tensor, weight: Tensor, stride: int, padding: int, size:
 
 def _quick_weight_gradient(x: Tensor, dy: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """W(x, dy), of the weight's shape; what the weight holds does not matter."""
-    if winograd.pays(dy, weight, stride, padding, weight_gradient=True) and takes_numba(x, dy):
+    if winograd.pays(dy, weight, stride, padding) and takes_numba(x, dy):
         return winograd.weight_gradient(x, dy, padding)
     if min(weight.shape[:2]) >= MATRIX_PRODUCT_CHANNELS and x.dtype in (torch.float32, torch.float64):
         return _by_matrix_product(x, dy, stride, padding, weight.shape[-1])

@@ -1,166 +1,257 @@
-"""What `styleforge.ops.winograd` does to tiles of an image: a matrix along columns, and the same along rows.
+"""What `styleforge.ops.winograd` does to tiles of images, in one pass: there, products over channels, and back.
 
-Several tiles that lie side by side are handled together. Their pixels are sorted by the place in a tile, such that
-what one coefficient multiplies, of all these tiles and channels, lies together in memory.
+Tiles of 6×6 pixels overlap by two. A thread takes some tiles at a time, such that caches hold what it makes of them:
+36 matrices [tiles, channels], each of which meets one matrix [channels, channels] of the transformed kernel.
 """
-# Shapes: N batch, C channels, H W image size, a b rows and columns of tiles, t side of a tile, n numbers made of it.
+# Shapes: N batch, I/O/C channels, H W image size, h w result size, a b rows and columns of tiles. Tiles are counted
+# over columns, rows and images.
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numba import prange
 from torch import Tensor
 
-from styleforge.ops.kernels.cpu.compiled import compiled, part, pixels_first
+from styleforge.ops.kernels.cpu.compiled import channels_last, compiled, part, pixels_first
+from styleforge.ops.kernels.cpu.vectors import LANES, ROWS, add_transposed, linear_map, multiply
 
-TERMS = 6
-"""Columns of a matrix, at most: a sum of so many products is written in one line, and stays in the processor."""
-_STRIP = 512
-"""So many numbers, tiles times channels, are handled together: the memory for that fits into a cache."""
+SIDE, NUMBERS = 4, 6
+"""Pixels of a result, and numbers, along a side of a tile."""
+_POINTS = (0, 1, -1, Fraction(1, 2), -2)
+"""Of all that were tried the ones with the smallest rounding errors; the sixth is infinity."""
+_TILES = 96
+"""So many tiles are multiplied at a time: more, and caches hold them no longer; fewer, and kernels are read often."""
+_STRIP = 8
+"""So many tiles that lie side by side are transformed at a time."""
+_SUM_BYTES = 4 << 20
+"""Of weight gradients so much of the transformed images is multiplied at a time, such that caches hold much of it, …"""
+_SUM_KERNELS = 3
+"""… or as much as so many transformed kernels take, which are read and written each time, …"""
+_SUM_MOST = 256 << 20
+"""… but no more than this."""
 
 
-def transform(x: Tensor, matrix: np.ndarray, step: int, first_row: int, padding: int, into: Tensor) -> None:
-    """Makes n×n numbers, M·tile·Mᵀ, of each tile of an image.
+def matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A [6, 4], B [6, 6] and G [6, 3]: 4 pixels of a row are Aᵀ(G·kernel ⊙ B·pixels); Lavin and Gray call B Bᵀ.
+
+    A kernel and a result are coefficients of two polynomials. Their product, of which the convolution is the
+    transpose, is known from its values at the points; Lagrange's polynomials make coefficients of these again.
+    """
+    points = [Fraction(p) for p in _POINTS]
+    A, B, G = np.zeros((NUMBERS, SIDE)), np.zeros((NUMBERS, NUMBERS)), np.zeros((NUMBERS, 3))
+    for i, point in enumerate([*points, None]):
+        polynomial = np.array([Fraction(1)])  # that is 0 at all other points, from its highest coefficient
+        for other in points:
+            if other != point:
+                polynomial = np.convolve(polynomial, [Fraction(1), -other])
+        B[i, : len(polynomial)] = polynomial[::-1]
+        if point is None:
+            A[i, -1] = G[i, -1] = 1
+        else:
+            A[i] = [point**k for k in range(SIDE)]
+            scale = math.prod(point - other for other in points if other != point)
+            G[i] = [point**k / scale for k in range(3)]
+    return A, B, G
+
+
+_A, _B, _G = matrices()
+_of_image, _of_gradient, _to_pixels = linear_map(_B), linear_map(_A), linear_map(_A.T)
+_OF_KERNEL = {dtype: torch.from_numpy(np.kron(_G, _G)).to(dtype) for dtype in (torch.float32, torch.float64)}
+
+
+def correlate(x: Tensor, weight: Tensor, padding: int) -> Tensor:
+    """As `torch.nn.functional.conv2d`, with the weight in another order.
 
     Args:
-        x: [N, C, H, W], channels last.
-        matrix: M [n, t].
-        step: Pixels from one tile to the next.
-        first_row: The first row of tiles to be transformed.
-        padding: Zeros at the left and at the top; there are as many as wanted at the right and at the bottom.
-        into: [n, n, N, a, b, C], contiguous, is overwritten.
+        x: [N, I, H, W].
+        weight: [3, 3, I, O].
+        padding: Zeros on every side.
+
+    Returns:
+        [N, O, H + 2·padding - 2, W + 2·padding - 2], channels last.
     """
-    coefficients, t = _with_all_terms(matrix, into), matrix.shape[1]
-    _transform(pixels_first(x), coefficients, t, step, step * first_row - padding, padding, into.numpy())
-
-
-def transform_back(numbers: Tensor, matrix: np.ndarray, first_row: int, into: Tensor) -> None:
-    """Makes a tile of t×t pixels, M·numbers·Mᵀ, of n×n numbers each.
-
-    Args:
-        numbers: [n, n, N, a, b, C], contiguous.
-        matrix: M [t, n].
-        first_row: The row of the first of these tiles, which lie side by side.
-        into: [N, C, H, W], channels last, is overwritten where the tiles lie.
-    """
-    coefficients = _with_all_terms(matrix, into)
-    _transform_back(numbers.numpy(), coefficients, len(matrix) * first_row, pixels_first(into))
-
-
-def _with_all_terms(matrix: np.ndarray, like: Tensor) -> np.ndarray:
-    """A matrix with columns of zeros, in the dtype of a tensor."""
-    return np.pad(matrix, [(0, 0), (0, TERMS - matrix.shape[1])]).astype(like.new_empty(0).numpy().dtype)
-
-
-@compiled
-def _transform(x: np.ndarray, matrix: np.ndarray, t: int, step: int, top: int, left: int, into: np.ndarray) -> None:
-    _, _, N, a, b, C = into.shape
-    strip = max(_STRIP // C, 1)
-    strips = (b + strip - 1) // strip
-    for i in prange(N * a * strips):
-        n, row, first = i // (a * strips), i // strips % a, i % strips * strip
-        _transform_strip(x[n], matrix, t, step, top + step * row, left, n, row, first, min(first + strip, b), into)
-
-
-@part
-def _transform_strip(x, matrix, t, step, y, left, n, row, first, last, into):  # type: ignore[no-untyped-def]
-    H, W, C = x.shape
-    size = (last - first) * C
-    pixels = np.zeros((TERMS, step, last - first + 1, C), x.dtype)
-    for r in range(max(-y, 0), min(H - y, t)):
-        for q in range(step * (last - first - 1) + t):
-            column = step * first + q - left
-            if column >= 0 and column < W:
-                for c in range(C):
-                    pixels[r, q % step, q // step, c] = x[y + r, column, c]
-    length = step * (last - first + 1) * C
-    flat = pixels.reshape(TERMS, length)
-    tile_rows = (flat[0], flat[1], flat[2], flat[3], flat[4], flat[5])
-    along_columns = np.empty(length, x.dtype)
-    p = along_columns.reshape(step, (last - first + 1) * C)
-    columns = (
-        _place(p, 0, t, C, size),
-        _place(p, 1, t, C, size),
-        _place(p, 2, t, C, size),
-        _place(p, 3, t, C, size),
-        _place(p, 4, t, C, size),
-        _place(p, 5, t, C, size),
+    (N, I, H, W), O = x.shape, weight.shape[3]
+    panels = F.pad(weight, [0, -O % LANES]).unflatten(3, (-1, LANES)).transpose(2, 3).reshape(9, -1)
+    kernel = _OF_KERNEL[x.dtype].mm(panels).view(NUMBERS**2, -1, I, LANES)
+    size = (N, O, H + 2 * padding - 2, W + 2 * padding - 2)
+    y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    tiles, threads = _tiles(y), torch.get_num_threads()
+    turns = -(-tiles // (threads * _TILES))  # of each thread
+    tiles_at_a_time = _up(-(-tiles // max(threads * turns, 1)), ROWS)
+    threads = min(threads, -(-tiles // max(tiles_at_a_time, 1)))
+    numbers, products = (
+        x.new_empty(threads, NUMBERS**2, tiles_at_a_time, _up(channels, LANES)).numpy() for channels in (I, O)
     )
-    for k in range(len(matrix)):
-        _combine(matrix[k], tile_rows, along_columns)
-        for j in range(len(matrix)):
-            _combine(matrix[j], columns, into[k, j, n, row].reshape(into.shape[4] * C)[first * C : last * C])
+    _correlate(pixels_first(channels_last(x)), kernel.numpy(), padding, numbers, products, pixels_first(y))
+    return y
 
 
-@part
-def _place(places, q, t, C, size):  # type: ignore[no-untyped-def]
-    """Of several tiles the pixels at place q of t; where there is none any others, since they count 0 times."""
-    q = min(q, t - 1)
-    step = len(places)
-    return places[q % step][q // step * C : q // step * C + size]
+def weight_gradient(x: Tensor, dy: Tensor, padding: int) -> Tensor:
+    """The gradient of the weight, if dy is that of the result of a correlation.
+
+    Args:
+        x: [N, I, H, W].
+        dy: [N, O, h, w].
+        padding: That of the correlation.
+
+    Returns:
+        [O, I, 3, 3].
+    """
+    I, O = x.shape[1], dy.shape[1]
+    kernel, tile = (NUMBERS**2 * x.element_size() * channels for channels in (I * O, I + O))
+    most = min(max(_SUM_BYTES, _SUM_KERNELS * kernel), _SUM_MOST) // tile
+    tiles = min(_tiles(dy), _up(most, _TILES))
+    pixels = x.new_empty(NUMBERS**2, tiles, _up(I, LANES)).numpy()
+    size = NUMBERS**2, tiles, _up(O, LANES)
+    gradients = x.new_empty(math.prod(size) + ROWS)[:-ROWS].view(size).numpy()  # `add_transposed` reads beyond
+    sums = x.new_zeros(NUMBERS**2, _up(O, ROWS), _up(I, LANES))
+    _sum(pixels_first(channels_last(x)), pixels_first(channels_last(dy)), padding, pixels, gradients, sums.numpy())
+    return sums[:, :O, :I].flatten(1).t().mm(_OF_KERNEL[x.dtype]).view(O, I, 3, 3)
 
 
-@part
-def _combine(factors, x, into):  # type: ignore[no-untyped-def]
-    """The sum of the products of six factors and arrays; of most rows of the matrices two or more factors are 0."""
-    first, last = 0, TERMS
-    while first < 2 and factors[first] == 0:
-        first += 1
-    while last > 1 and factors[last - 1] == 0:
-        last -= 1
-    if last - first <= 4:
-        f0, f1, f2, f3 = factors[first], factors[first + 1], factors[first + 2], factors[first + 3]
-        x0, x1, x2, x3 = x[first], x[first + 1], x[first + 2], x[first + 3]
-        for e in range(len(into)):
-            into[e] = f0 * x0[e] + f1 * x1[e] + f2 * x2[e] + f3 * x3[e]
-    else:
-        f0, f1, f2, f3, f4, f5 = factors[0], factors[1], factors[2], factors[3], factors[4], factors[5]
-        x0, x1, x2, x3, x4, x5 = x
-        for e in range(len(into)):
-            into[e] = f0 * x0[e] + f1 * x1[e] + f2 * x2[e] + f3 * x3[e] + f4 * x4[e] + f5 * x5[e]
+def _tiles(y: Tensor) -> int:
+    """Of a result."""
+    return len(y) * -(-y.shape[2] // SIDE) * -(-y.shape[3] // SIDE)
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
 
 @compiled
-def _transform_back(numbers: np.ndarray, matrix: np.ndarray, top: int, into: np.ndarray) -> None:
-    _, _, N, a, b, C = numbers.shape
-    strip = max(_STRIP // C, 1)
-    strips = (b + strip - 1) // strip
-    for i in prange(N * a * strips):
-        n, row, first = i // (a * strips), i // strips % a, i % strips * strip
-        _transform_strip_back(numbers, matrix, top + len(matrix) * row, n, row, first, min(first + strip, b), into[n])
+def _correlate(
+    x: np.ndarray, kernel: np.ndarray, padding: int, numbers: np.ndarray, products: np.ndarray, y: np.ndarray
+) -> None:
+    """Numbers and products [threads, 36, tiles, channels up to a multiple of `LANES`] are room to work in."""
+    N, h, w, _ = y.shape
+    threads, _, step, _ = numbers.shape
+    tiles = N * ((h + SIDE - 1) // SIDE) * ((w + SIDE - 1) // SIDE)
+    for thread in prange(threads):
+        for first in range(thread * step, tiles, threads * step):
+            last = min(first + step, tiles)
+            _correlate_tiles(x, kernel, padding, first, last, numbers[thread], products[thread], y)
 
 
 @part
-def _transform_strip_back(numbers, matrix, y, n, row, first, last, into):  # type: ignore[no-untyped-def]
-    H, W, C = into.shape
-    t, size = len(matrix), len(numbers)
-    along_columns = np.empty((size, last - first, C), into.dtype)
-    for r in range(min(t, H - y)):
-        for j in range(size):
-            rows = (
-                _row(numbers, 0, j, n, row, first, last),
-                _row(numbers, 1, j, n, row, first, last),
-                _row(numbers, 2, j, n, row, first, last),
-                _row(numbers, 3, j, n, row, first, last),
-                _row(numbers, 4, j, n, row, first, last),
-                _row(numbers, 5, j, n, row, first, last),
-            )
-            _combine(matrix[r], rows, along_columns[j].reshape((last - first) * C))
-        for tile in range(last - first):
-            k2, k3, k4, k5 = min(2, size - 1), min(3, size - 1), min(4, size - 1), min(5, size - 1)
-            columns = (
-                along_columns[0, tile],
-                along_columns[1, tile],
-                along_columns[k2, tile],
-                along_columns[k3, tile],
-                along_columns[k4, tile],
-                along_columns[k5, tile],
-            )
-            for q in range(min(t, W - t * (first + tile))):
-                _combine(matrix[q], columns, into[y + r, t * (first + tile) + q])
+def _correlate_tiles(x, kernel, padding, first, last, numbers, products, y):  # type: ignore[no-untyped-def]
+    _, h, w, _ = y.shape
+    _transform(x, NUMBERS, padding, h, w, first, last, numbers, 0)
+    for k in range(len(kernel)):
+        multiply(numbers[k], kernel[k], products[k])
+    _transform_back(products, first, last, y)
+
+
+@compiled
+def _sum(
+    x: np.ndarray, dy: np.ndarray, padding: int, pixels: np.ndarray, gradients: np.ndarray, sums: np.ndarray
+) -> None:
+    """Pixels and gradients [36, tiles, channels up to a multiple of `LANES`] are room to work in."""
+    N, h, w, O = dy.shape
+    step = pixels.shape[1]
+    tiles = N * ((h + SIDE - 1) // SIDE) * ((w + SIDE - 1) // SIDE)
+    for start in range(0, tiles, step):
+        end = min(start + step, tiles)
+        for strip in prange((end - start + _STRIP - 1) // _STRIP):
+            first = start + _STRIP * strip
+            last = min(first + _STRIP, end)
+            _transform(x, NUMBERS, padding, h, w, first, last, pixels, first - start)
+            _transform(dy, SIDE, 0, h, w, first, last, gradients, first - start)
+        for k in prange(len(sums)):
+            _add_products(gradients[k], pixels[k], end - start, sums[k], O)
 
 
 @part
-def _row(numbers, k, j, n, row, first, last):  # type: ignore[no-untyped-def]
-    """The numbers of some tiles; any others where there are no such numbers, since they count 0 times."""
-    return numbers[min(k, len(numbers) - 1), j, n, row, first:last].reshape((last - first) * numbers.shape[5])
+def _add_products(gradients, pixels, tiles, sums, O):  # type: ignore[no-untyped-def]
+    for first in range(0, tiles, _TILES):
+        last = min(first + _TILES, tiles)
+        add_transposed(gradients[first:last], pixels[first:last], sums, O)
+
+
+@part
+def _transform(x, t, padding, h, w, first, last, into, at):  # type: ignore[no-untyped-def]
+    """Makes 6×6 numbers of t×t pixels, for some tiles of a result of h×w pixels."""
+    a, b = (h + SIDE - 1) // SIDE, (w + SIDE - 1) // SIDE
+    while first < last:
+        row, column = first // b, first % b
+        num = min(last - first, b - column, _STRIP)
+        _transform_strip(x[row // a], t, SIDE * (row % a) - padding, SIDE * column - padding, num, into, at)
+        first += num
+        at += num
+
+
+@part
+def _transform_strip(x, t, top, left, num, into, at):  # type: ignore[no-untyped-def]
+    """The same for tiles side by side, the first of which begins at (top, left) of one image."""
+    (H, W, C), (_, tiles, padded) = x.shape, into.shape
+    width = SIDE * (num - 1) + t
+    first, last = max(-left, 0), min(W - left, width)  # of these pixels, the image has
+    along_columns = np.empty((NUMBERS, width, padded), x.dtype)
+    along_columns[:, :first] = 0
+    along_columns[:, last:] = 0
+    if top >= 0 and top + t <= H and C == padded:
+        pixels, start, row = x.reshape(H * W * C), (top * W + left + first) * C, W * C
+    else:
+        pixels, start, row = _with_zeros(x, t, top, left + first, last - first, padded), 0, (last - first) * padded
+    size = (last - first) * padded
+    if t == SIDE:
+        _of_gradient(pixels, start, row, along_columns, first * padded, width * padded, size)
+    else:
+        _of_image(pixels, start, row, along_columns, first * padded, width * padded, size)
+    for k in range(NUMBERS):
+        for tile in range(num):
+            start, result = (k * width + SIDE * tile) * padded, (k * NUMBERS * tiles + at + tile) * padded
+            if t == SIDE:
+                _of_gradient(along_columns, start, padded, into, result, tiles * padded, padded)
+            else:
+                _of_image(along_columns, start, padded, into, result, tiles * padded, padded)
+
+
+@part
+def _with_zeros(x, t, top, left, width, padded):  # type: ignore[no-untyped-def]
+    """t rows of an image, from one that may be above it, with zeros where it has no row or channel."""
+    H, _, C = x.shape
+    pixels = np.zeros((t, width, padded), x.dtype)
+    for r in range(max(-top, 0), min(H - top, t)):
+        for q in range(width):
+            for c in range(C):
+                pixels[r, q, c] = x[top + r, left + q, c]
+    return pixels.reshape(t * width * padded)
+
+
+@part
+def _transform_back(numbers, first, last, y):  # type: ignore[no-untyped-def]
+    """Makes 4×4 pixels of 6×6 numbers, for some tiles."""
+    _, h, w, _ = y.shape
+    a, b, at = (h + SIDE - 1) // SIDE, (w + SIDE - 1) // SIDE, 0
+    while first < last:
+        row, column = first // b, first % b
+        num = min(last - first, b - column, _STRIP)
+        _transform_strip_back(numbers, at, num, SIDE * (row % a), SIDE * column, y[row // a])
+        first += num
+        at += num
+
+
+@part
+def _transform_strip_back(numbers, at, num, top, left, y):  # type: ignore[no-untyped-def]
+    """The same for tiles side by side, the first of which begins at (top, left) of one image."""
+    (h, w, O), (_, tiles, padded) = y.shape, numbers.shape
+    size = num * padded
+    lines, rest = np.empty((SIDE, NUMBERS, size), y.dtype), np.empty((SIDE, padded), y.dtype)
+    for j in range(NUMBERS):
+        start = (j * tiles + at) * padded
+        _to_pixels(numbers, start, NUMBERS * tiles * padded, lines, j * size, NUMBERS * size, size)
+    for r in range(min(SIDE, h - top)):
+        for tile in range(num):
+            start, column = r * NUMBERS * size + tile * padded, left + SIDE * tile
+            if column + SIDE <= w and O == padded:
+                _to_pixels(lines, start, size, y, ((top + r) * w + column) * O, O, O)
+            else:
+                _to_pixels(lines, start, size, rest, 0, padded, padded)
+                for q in range(min(SIDE, w - column)):
+                    for c in range(O):
+                        y[top + r, column + q, c] = rest[q, c]

@@ -1,0 +1,189 @@
+"""Matrix products and linear maps that one thread calculates, between other steps of a kernel, in registers.
+
+What is summed up stays in the processor's registers until it is a result. Numba offers no way to say so, hence these
+few instructions are written for its compiler, LLVM: it takes a vector of `LANES` numbers as as many of the processor's
+as it needs. Nothing here keeps kernels from reading or writing beyond their arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from styleforge.ops.kernels.cpu.compiled import part
+
+LANES = 16
+"""Numbers that are handled at a time: two of the processor's vectors, where these have eight float32."""
+ROWS = 6
+"""Vectors that sum up at a time: twelve registers, of sixteen."""
+_STEPS = 128
+"""So many products are summed up before the sum is added to others: sums of sums have smaller rounding errors."""
+
+
+@part
+def multiply(a, panels, c):  # type: ignore[no-untyped-def]
+    """C = A·B.
+
+    Args:
+        a: A [rows, ≥ K], rows a multiple of `ROWS`.
+        panels: B [K, columns] as [columns / LANES, K, LANES].
+        c: C [rows, columns], is overwritten.
+    """
+    (rows, a_row), (num, K, _), columns = a.shape, panels.shape, c.shape[1]
+    for panel in range(num):
+        for k in range(0, K, _STEPS):
+            start, steps = (panel * K + k) * LANES, min(K - k, _STEPS)
+            for row in range(0, rows, ROWS):
+                at = row * columns + panel * LANES
+                _block(a, row * a_row + k, a_row, 1, panels, start, LANES, c, at, columns, steps, k > 0)
+
+
+@part
+def add_transposed(a, b, c, rows):  # type: ignore[no-untyped-def]
+    """Adds Aᵀ·B to C.
+
+    Args:
+        a: A [K, rows], and `ROWS` - 1 numbers of anything behind it.
+        b: B [K, columns], columns a multiple of `LANES`.
+        c: C [rows up to a multiple of `ROWS`, columns]; something is added to its rows that A does not have, too.
+        rows: Of C, that A has.
+    """
+    (K, a_row), columns = a.shape, b.shape[1]
+    for row in range(0, rows, ROWS):
+        for column in range(0, columns, LANES):
+            _block(a, row, 1, a_row, b, column, columns, c, row * columns + column, columns, K, True)
+
+
+@intrinsic  # type: ignore[misc]
+def _block(  # type: ignore[no-untyped-def]
+    context, a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, steps, add
+) -> tuple[Any, Callable[..., Any]]:
+    """c[c_at + row·c_row + lane] (+)= the sum over k of a[a_at + row·a_row + k·a_step]·b[b_at + k·b_step + lane].
+
+    For all rows below `ROWS` and lanes below `LANES`. a, b and c are contiguous arrays of one dtype, float32 or
+    float64, whose dimensions do not matter; the last argument says whether it adds to what c holds.
+    """
+    signature = types.void(
+        a, *[types.intp] * 3, b, *[types.intp] * 2, c, *[types.intp] * 2, types.intp, types.boolean
+    )
+
+    def write(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        _, a_at, a_row, a_step, _, b_at, b_step, _, c_at, c_row, steps, add = arguments
+        write = _Writer(context, builder, signature.args[0].dtype)
+        a, b, c = (write.start_of(signature.args[i], arguments[i]) for i in (0, 4, 7))
+        sums = [write.variable() for _ in range(ROWS)]
+        with cgutils.for_range(builder, steps) as loop:
+            vector = write.load(b, b_at, b_step, loop.index)
+            factors = write.moved(a, a_at, a_step, loop.index)
+            for row, total in enumerate(sums):
+                factor = write.spread(builder.load(write.moved(factors, a_row.type(0), a_row, a_row.type(row))))
+                builder.store(write.multiply_add(factor, vector, builder.load(total)), total)
+        with builder.if_then(add):
+            for row, total in enumerate(sums):
+                there = write.load(c, c_at, c_row, c_row.type(row))
+                builder.store(builder.fadd(builder.load(total), there), total)
+        for row, total in enumerate(sums):
+            write.store(builder.load(total), c, c_at, c_row, c_row.type(row))
+        return context.get_dummy_value()
+
+    return signature, write
+
+
+def linear_map(matrix: np.ndarray) -> Callable[..., None]:
+    """A function for kernels, into[into_at + i·into_row + e] = the sum over j of matrix[i, j]·x[x_at + j·x_row + e].
+
+    Args:
+        matrix: Known when kernels are compiled, such that nothing is multiplied by 0 or 1.
+
+    Returns:
+        The function of (x, x_at, x_row, into, into_at, into_row, size), for all e below the size, a multiple of
+        `LANES`. x and into are contiguous arrays of one dtype, float32 or float64, whose dimensions do not matter.
+    """
+
+    @intrinsic  # type: ignore[misc]
+    def apply(context, x, x_at, x_row, into, into_at, into_row, size):  # type: ignore[no-untyped-def]
+        return types.void(x, *[types.intp] * 2, into, *[types.intp] * 3), write
+
+    def write(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        _, x_at, x_row, _, into_at, into_row, size = arguments
+        write = _Writer(context, builder, signature.args[0].dtype)
+        x, into = (write.start_of(signature.args[i], arguments[i]) for i in (0, 3))
+        place = size.type
+        with cgutils.for_range_slice(builder, place(0), size, place(LANES)) as (e, _):
+            vectors = [write.load(x, builder.add(x_at, e), x_row, place(j)) for j in range(matrix.shape[1])]
+            for i, row in enumerate(matrix):
+                write.store(write.combination(row, vectors), into, builder.add(into_at, e), into_row, place(i))
+        return context.get_dummy_value()
+
+    function: Callable[..., None] = apply
+    return function
+
+
+class _Writer:
+    """Writes LLVM's instructions on vectors."""
+
+    def __init__(self, context: Any, builder: ir.IRBuilder, dtype: types.Float):
+        self._context, self._builder = context, builder
+        number = context.get_value_type(dtype)
+        self._itemsize: int = context.get_abi_sizeof(number)
+        self._vector = ir.VectorType(number, LANES)
+
+    def start_of(self, kind: types.Array, array: Any) -> Any:
+        """The pointer to an array's first number."""
+        return self._context.make_array(kind)(self._context, self._builder, array).data
+
+    def moved(self, start: Any, at: Any, stride: Any, times: Any) -> Any:
+        """A pointer moved by so many numbers, and so many times as many as the stride."""
+        return self._builder.gep(start, [self._builder.add(at, self._builder.mul(stride, times))])
+
+    def variable(self) -> Any:
+        """A place for a vector, which LLVM turns to a register, of zeros."""
+        place = cgutils.alloca_once(self._builder, self._vector)
+        self._builder.store(self._constant(0), place)
+        return place
+
+    def load(self, *place: Any) -> Any:
+        """The vector at a place, with the arguments of `moved`."""
+        return self._builder.load(self._as_vector(self.moved(*place)), align=self._itemsize)
+
+    def store(self, vector: Any, *place: Any) -> None:
+        """Stores a vector at a place, with the arguments of `moved`."""
+        self._builder.store(vector, self._as_vector(self.moved(*place)), align=self._itemsize)
+
+    def spread(self, number: Any) -> Any:
+        """A vector of one number."""
+        nothing, lane = ir.Constant(self._vector, ir.Undefined), ir.IntType(32)
+        first = self._builder.insert_element(nothing, number, lane(0))
+        return self._builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(lane, LANES), [0] * LANES))
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """a·b + c, rounded once."""
+        kind = ir.FunctionType(self._vector, [self._vector] * 3)
+        name = f"llvm.fma.v{LANES}f{8 * self._itemsize}"
+        return self._builder.call(cgutils.get_or_insert_function(self._builder.module, kind, name), [a, b, c])
+
+    def combination(self, factors: np.ndarray, vectors: list[Any]) -> Any:
+        """The sum of products of numbers, known now, and vectors."""
+        total = None
+        for factor, vector in zip(map(float, factors), vectors, strict=True):
+            if total is None and factor != 0:
+                total = vector if factor == 1 else self._builder.fmul(vector, self._constant(factor))
+            elif factor == 1:
+                total = self._builder.fadd(total, vector)
+            elif factor == -1:
+                total = self._builder.fsub(total, vector)
+            elif factor != 0:
+                total = self.multiply_add(vector, self._constant(factor), total)
+        return self._constant(0) if total is None else total
+
+    def _constant(self, number: float) -> ir.Constant:
+        return ir.Constant(self._vector, [float(number)] * LANES)
+
+    def _as_vector(self, pointer: Any) -> Any:
+        return self._builder.bitcast(pointer, self._vector.as_pointer())
