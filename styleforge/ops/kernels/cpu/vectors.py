@@ -21,69 +21,44 @@ from styleforge.ops.kernels.cpu.compiled import part
 LANES = 16
 """Numbers that are handled at a time: two of the processor's vectors, where these have eight float32."""
 ROWS = 6
-"""Vectors that sum up at a time: twelve registers, of sixteen."""
+"""Vectors that sum up at a time: twelve of the processor's, which has sixteen."""
 _STEPS = 128
 """So many products are summed up before the sum is added to others: sums of sums have smaller rounding errors."""
 
 
-@part
-def multiply(a, panels, c):  # type: ignore[no-untyped-def]
-    """C = A·B.
+def _block(rows: int) -> Callable[..., None]:
+    """A function for kernels, c[row, lane] (+)= the sum over steps (i, j) of a[row, i, j]·b[i, j, lane].
 
     Args:
-        a: A [rows, ≥ K], rows a multiple of `ROWS`.
-        panels: B [K, columns] as [columns / LANES, K, LANES].
-        c: C [rows, columns], is overwritten.
+        rows: So many rows of c; it has `LANES` columns.
+
+    Returns:
+        The function of (a, a_at, a_row, a_i, a_j, b, b_at, b_i, b_j, c, c_at, c_row, steps_i, steps_j, add). Each array
+        is contiguous, of whatever dimensions, and begins at a place; the strides say how far apart its rows and steps
+        are. The last argument says whether it adds to what c holds. All arrays are of one dtype, float32 or float64.
     """
-    (rows, a_row), (num, K, _), columns = a.shape, panels.shape, c.shape[1]
-    for panel in range(num):
-        for k in range(0, K, _STEPS):
-            start, steps = (panel * K + k) * LANES, min(K - k, _STEPS)
-            for row in range(0, rows, ROWS):
-                at = row * columns + panel * LANES
-                _block(a, row * a_row + k, a_row, 1, panels, start, LANES, c, at, columns, steps, k > 0)
 
-
-@part
-def add_transposed(a, b, c, rows):  # type: ignore[no-untyped-def]
-    """Adds Aᵀ·B to C.
-
-    Args:
-        a: A [K, rows], and `ROWS` - 1 numbers of anything behind it.
-        b: B [K, columns], columns a multiple of `LANES`.
-        c: C [rows up to a multiple of `ROWS`, columns]; something is added to its rows that A does not have, too.
-        rows: Of C, that A has.
-    """
-    (K, a_row), columns = a.shape, b.shape[1]
-    for row in range(0, rows, ROWS):
-        for column in range(0, columns, LANES):
-            _block(a, row, 1, a_row, b, column, columns, c, row * columns + column, columns, K, True)
-
-
-@intrinsic  # type: ignore[misc]
-def _block(  # type: ignore[no-untyped-def]
-    context, a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, steps, add
-) -> tuple[Any, Callable[..., Any]]:
-    """c[c_at + row·c_row + lane] (+)= the sum over k of a[a_at + row·a_row + k·a_step]·b[b_at + k·b_step + lane].
-
-    For all rows below `ROWS` and lanes below `LANES`. a, b and c are contiguous arrays of one dtype, float32 or
-    float64, whose dimensions do not matter; the last argument says whether it adds to what c holds.
-    """
-    signature = types.void(
-        a, *[types.intp] * 3, b, *[types.intp] * 2, c, *[types.intp] * 2, types.intp, types.boolean
-    )
+    @intrinsic  # type: ignore[misc]
+    def sum_up(  # type: ignore[no-untyped-def]
+        context, a, a_at, a_row, a_i, a_j, b, b_at, b_i, b_j, c, c_at, c_row, steps_i, steps_j, add
+    ):
+        places = [types.intp] * 4
+        return types.void(a, *places, b, *places[:3], c, *places, types.boolean), write
 
     def write(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        _, a_at, a_row, a_step, _, b_at, b_step, _, c_at, c_row, steps, add = arguments
+        _, a_at, a_row, a_i, a_j, _, b_at, b_i, b_j, _, c_at, c_row, steps_i, steps_j, add = arguments
         write = _Writer(context, builder, signature.args[0].dtype)
-        a, b, c = (write.start_of(signature.args[i], arguments[i]) for i in (0, 4, 7))
-        sums = [write.variable() for _ in range(ROWS)]
-        with cgutils.for_range(builder, steps) as loop:
-            vector = write.load(b, b_at, b_step, loop.index)
-            factors = write.moved(a, a_at, a_step, loop.index)
-            for row, total in enumerate(sums):
-                factor = write.spread(builder.load(write.moved(factors, a_row.type(0), a_row, a_row.type(row))))
-                builder.store(write.multiply_add(factor, vector, builder.load(total)), total)
+        a, b, c = (write.start_of(signature.args[i], arguments[i]) for i in (0, 5, 9))
+        sums = [write.variable() for _ in range(rows)]
+        with cgutils.for_range(builder, steps_i) as outer:
+            a_start, b_start = write.moved(a, a_at, a_i, outer.index), write.moved(b, b_at, b_i, outer.index)
+            with cgutils.for_range(builder, steps_j) as inner:
+                zero = inner.index.type(0)
+                vector = write.load(b_start, zero, b_j, inner.index)
+                factors = write.moved(a_start, zero, a_j, inner.index)
+                for row, total in enumerate(sums):
+                    factor = write.spread(builder.load(write.moved(factors, zero, a_row, a_row.type(row))))
+                    builder.store(write.multiply_add(factor, vector, builder.load(total)), total)
         with builder.if_then(add):
             for row, total in enumerate(sums):
                 there = write.load(c, c_at, c_row, c_row.type(row))
@@ -92,7 +67,54 @@ def _block(  # type: ignore[no-untyped-def]
             write.store(builder.load(total), c, c_at, c_row, c_row.type(row))
         return context.get_dummy_value()
 
-    return signature, write
+    function: Callable[..., None] = sum_up
+    return function
+
+
+_block_of_six, _block_of_four = _block(6), _block(4)
+
+
+@part
+def multiply(a, panels, c):  # type: ignore[no-untyped-def]
+    """C = A·B.
+
+    Args:
+        a: A [rows, ≥ K], rows a multiple of 6.
+        panels: B [K, columns] as [columns / LANES, K, LANES].
+        c: C [rows, columns], is overwritten.
+    """
+    (rows, a_row), (num, K, _), columns = a.shape, panels.shape, c.shape[1]
+    for panel in range(num):
+        for k in range(0, K, _STEPS):
+            b_at, steps = (panel * K + k) * LANES, min(K - k, _STEPS)
+            for row in range(0, rows, 6):
+                a_at, c_at = row * a_row + k, row * columns + panel * LANES
+                _block_of_six(a, a_at, a_row, 0, 1, panels, b_at, 0, LANES, c, c_at, columns, 1, steps, k > 0)
+
+
+@part
+def add_transposed(a, a_at, a_i, a_j, b, b_at, b_i, b_j, c, steps_i, steps_j):  # type: ignore[no-untyped-def]
+    """Adds Aᵀ·B to C, whose rows and columns are multiples of `LANES`: a sum over steps (i, j).
+
+    Args:
+        a: A; what follows the place `a_at` and as many times `a_i` and `a_j` as steps are taken is a row of it.
+        b: B, likewise.
+        c: C [rows, columns], contiguous.
+    """
+    rows, columns = c.shape
+    sixes = rows - (0, 8, 4)[rows % 6 // 2]  # the rest, of an even number of rows, are fours
+    for row in range(0, sixes, 6):
+        for column in range(0, columns, LANES):
+            _block_of_six(
+                a, a_at + row, 1, a_i, a_j, b, b_at + column, b_i, b_j, c, row * columns + column, columns,
+                steps_i, steps_j, True,
+            )  # fmt: skip
+    for row in range(sixes, rows, 4):
+        for column in range(0, columns, LANES):
+            _block_of_four(
+                a, a_at + row, 1, a_i, a_j, b, b_at + column, b_i, b_j, c, row * columns + column, columns,
+                steps_i, steps_j, True,
+            )  # fmt: skip
 
 
 def linear_map(matrix: np.ndarray) -> Callable[..., None]:

@@ -107,9 +107,8 @@ def weight_gradient(x: Tensor, dy: Tensor, padding: int) -> Tensor:
     most = min(max(_SUM_BYTES, _SUM_KERNELS * kernel), _SUM_MOST) // tile
     tiles = min(_tiles(dy), _up(most, _TILES))
     pixels = x.new_empty(NUMBERS**2, tiles, _up(I, LANES)).numpy()
-    size = NUMBERS**2, tiles, _up(O, LANES)
-    gradients = x.new_empty(math.prod(size) + ROWS)[:-ROWS].view(size).numpy()  # `add_transposed` reads beyond
-    sums = x.new_zeros(NUMBERS**2, _up(O, ROWS), _up(I, LANES))
+    gradients = x.new_empty(NUMBERS**2, tiles, _up(O, LANES)).numpy()
+    sums = x.new_zeros(NUMBERS**2, _up(O, LANES), _up(I, LANES))
     _sum(pixels_first(channels_last(x)), pixels_first(channels_last(dy)), padding, pixels, gradients, sums.numpy())
     return sums[:, :O, :I].flatten(1).t().mm(_OF_KERNEL[x.dtype]).view(O, I, 3, 3)
 
@@ -151,7 +150,7 @@ def _sum(
     x: np.ndarray, dy: np.ndarray, padding: int, pixels: np.ndarray, gradients: np.ndarray, sums: np.ndarray
 ) -> None:
     """Pixels and gradients [36, tiles, channels up to a multiple of `LANES`] are room to work in."""
-    N, h, w, O = dy.shape
+    N, h, w, _ = dy.shape
     step = pixels.shape[1]
     tiles = N * ((h + SIDE - 1) // SIDE) * ((w + SIDE - 1) // SIDE)
     for start in range(0, tiles, step):
@@ -162,14 +161,15 @@ def _sum(
             _transform(x, NUMBERS, padding, h, w, first, last, pixels, first - start)
             _transform(dy, SIDE, 0, h, w, first, last, gradients, first - start)
         for k in prange(len(sums)):
-            _add_products(gradients[k], pixels[k], end - start, sums[k], O)
+            _add_products(gradients[k], pixels[k], end - start, sums[k])
 
 
 @part
-def _add_products(gradients, pixels, tiles, sums, O):  # type: ignore[no-untyped-def]
+def _add_products(gradients, pixels, tiles, sums):  # type: ignore[no-untyped-def]
+    O, I = sums.shape
     for first in range(0, tiles, _TILES):
-        last = min(first + _TILES, tiles)
-        add_transposed(gradients[first:last], pixels[first:last], sums, O)
+        num = min(tiles - first, _TILES)
+        add_transposed(gradients, first * O, 0, O, pixels, first * I, 0, I, sums, 1, num)
 
 
 @part
