@@ -3,10 +3,10 @@
 With y = C(x, w): the gradient of x is T(dy, w), the transposed convolution, and that of w is W(x, dy). The derivatives
 of T and W are C, T and W again, so every order of differentiation, as R1 and path lengths need, runs the same three
 quick routines. On GPUs PyTorch's own derivatives do that. On CPUs its weight gradient reaches a third to two thirds of
-the convolution's rate; here it is matrix products over pixels, and wide convolutions of any of the three kinds take
-fewer multiplications (`styleforge.ops.winograd`).
+the convolution's rate, where `styleforge.ops.kernels.cpu` has a better one, and 3×3 convolutions of any of the three
+kinds take fewer multiplications (`styleforge.ops.winograd`).
 """
-# Shapes: N batch, O/I output/input channels, k kernel size, H W image size, h w result size, P pixels.
+# Shapes: N batch, O/I output/input channels, k kernel size, H W image size, h w result size.
 
 from __future__ import annotations
 
@@ -20,14 +20,9 @@ from torch import Tensor
 from styleforge.ops import winograd
 from styleforge.ops.forward_mode import has_tangent
 from styleforge.ops.kernels import takes_numba
-from styleforge.ops.pieces import pieces
 
-MATRIX_PRODUCT_CHANNELS = 32
-"""From so many channels on the weight gradient is a matrix product; below, copying pixels costs more than it saves."""
-_PIECE_PIXELS = 512
-"""So many pixels are copied and multiplied at a time, at least, …"""
-_PIECE_BYTES = 3 << 19
-"""… or as many copies as take this: what fits into a cache."""
+KERNEL_CHANNELS = 32
+"""From so many input and output channels on the weight gradient is taken by the kernel for CPUs."""
 
 
 def conv2d(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0, groups: int = 1) -> Tensor:
@@ -212,23 +207,14 @@ def _quick_transpose(y: Tensor, weight: Tensor, stride: int, padding: int, size:
 
 def _quick_weight_gradient(x: Tensor, dy: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """W(x, dy), of the weight's shape; what the weight holds does not matter."""
-    if winograd.pays(dy, weight, stride, padding) and takes_numba(x, dy):
-        return winograd.weight_gradient(x, dy, padding)
-    if min(weight.shape[:2]) >= MATRIX_PRODUCT_CHANNELS and x.dtype in (torch.float32, torch.float64):
-        return _by_matrix_product(x, dy, stride, padding, weight.shape[-1])
+    if takes_numba(x, dy):
+        if winograd.pays(dy, weight, stride, padding):
+            return winograd.weight_gradient(x, dy, padding)
+        if min(weight.shape[:2]) >= KERNEL_CHANNELS:
+            from styleforge.ops.kernels.cpu import conv2d as kernel
+
+            return kernel.weight_gradient(x, dy, stride, padding, weight.shape[-1])
     _, dw, _ = torch.ops.aten.convolution_backward(
         dy, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [False, True, False]
     )
     return dw
-
-
-def _by_matrix_product(x: Tensor, dy: Tensor, stride: int, padding: int, k: int) -> Tensor:
-    """W(x, dy): the k·k·I numbers that each pixel of dy has seen, times these pixels [P, O]."""
-    (N, I), (O, h, w) = x.shape[:2], dy.shape[1:]
-    x = F.pad(x, [padding] * 4).permute(0, 2, 3, 1)  # [N, H, W, I]
-    dy = dy.permute(0, 2, 3, 1)  # [N, h, w, O]
-    seen = x.unfold(1, k, stride).unfold(2, k, stride).permute(0, 1, 2, 4, 5, 3)  # [N, h, w, k, k, I], a view
-    dw = x.new_zeros(k * k * I, O)
-    for piece in pieces(N, h, w, max(_PIECE_PIXELS, _PIECE_BYTES // (k * k * I * x.element_size()))):
-        dw.addmm_(seen[piece].reshape(-1, k * k * I).t(), dy[piece].reshape(-1, O))
-    return dw.reshape(k, k, I, O).permute(3, 2, 0, 1)

@@ -16,11 +16,10 @@ CASES = [  # stride, padding, kernel size, image size
 ]
 
 
-@pytest.fixture(params=["by matrix product", "by PyTorch"])
+@pytest.fixture(params=["by the kernel", "by PyTorch"])
 def way(request, monkeypatch):
     """Both ways to take the weight gradient."""
-    channels = 1 if request.param == "by matrix product" else 1000
-    monkeypatch.setattr(module, "MATRIX_PRODUCT_CHANNELS", channels)
+    monkeypatch.setattr(module, "KERNEL_CHANNELS", 1 if request.param == "by the kernel" else 1000)
 
 
 def normal(*shape, dtype=torch.float64):
@@ -60,15 +59,6 @@ def test_gradients_equal_pytorchs(stride, padding, k, size, layout):
     torch.testing.assert_close(result, y, rtol=1e-5, atol=1e-5)
     for ours, theirs in zip(torch.autograd.grad(result, [x, weight], dy), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
-
-
-def test_pixels_are_multiplied_in_pieces_with_the_same_sum(monkeypatch):
-    x, dy = torch.randn(5, 3, 6, 6, dtype=torch.float64), torch.randn(5, 4, 6, 6, dtype=torch.float64)
-    whole = module._by_matrix_product(x, dy, 1, 1, 3)
-    monkeypatch.setattr(module, "_PIECE_BYTES", 1)
-    for pixels in (1, 2 * 6, 2 * 36):  # one row, two rows, two samples
-        monkeypatch.setattr(module, "_PIECE_PIXELS", pixels)
-        torch.testing.assert_close(module._by_matrix_product(x, dy, 1, 1, 3), whole, rtol=1e-12, atol=1e-12)
 
 
 def test_an_empty_batch_has_gradients_of_zero():

@@ -5,21 +5,10 @@ import torch.nn.functional as F
 from styleforge.ops import winograd
 from styleforge.ops.conv2d import conv2d, conv_transpose2d
 
-CASES = [((5, 6), 0), ((4, 4), 0), ((7, 3), 1), ((1, 2), 1), ((4, 4), 2), ((1, 2), 2)]  # (height, width), padding
-
-
-@pytest.fixture(params=["whole", "in pieces"])
-def pieces(request, monkeypatch):
-    """One piece for all, or one row of tiles at a time."""
-    if request.param == "in pieces":
-        monkeypatch.setattr(winograd, "_PIECE_BYTES", 1)
-        monkeypatch.setattr(winograd, "_PIECE_KERNELS", 0)
-
-
 @pytest.fixture
 def everywhere(monkeypatch):
     """The way of this module is taken for networks of any size."""
-    for name in ("MIN_CHANNELS", "MIN_CHANNELS_WEIGHT", "MIN_PIXELS"):
+    for name in ("MIN_CHANNELS", "MIN_PIXELS"):
         monkeypatch.setattr(winograd, name, 0)
 
 
@@ -28,8 +17,7 @@ def weight_gradient_of_pytorch(x, weight, dy, padding):
     return torch.autograd.grad(F.conv2d(x, weight, padding=padding), weight, dy)[0]
 
 
-@pytest.mark.usefixtures("pieces")
-@pytest.mark.parametrize(("size", "padding"), CASES)
+@pytest.mark.parametrize(("size", "padding"), [((5, 6), 0), ((7, 3), 1), ((4, 4), 2), ((1, 2), 2)])
 def test_the_three_functions_are_pytorchs(size, padding):
     x, weight = torch.randn(3, 4, *size, dtype=torch.float64), torch.randn(5, 4, 3, 3, dtype=torch.float64)
     y = F.conv2d(x, weight, padding=padding)
@@ -46,8 +34,10 @@ def root_mean_square(x):
 
 
 @pytest.mark.parametrize("positive", [False, True])
-def test_rounding_errors_are_about_twice_those_of_pytorch(positive):
-    x, weight = torch.randn(2, 256, 24, 24).to(memory_format=torch.channels_last), torch.randn(256, 256, 3, 3)
+@pytest.mark.parametrize("channels", [32, 256])
+def test_rounding_errors_are_at_most_about_three_times_those_of_pytorch(channels, positive):
+    x = torch.randn(2, channels, 24, 24).to(memory_format=torch.channels_last)
+    weight = torch.randn(channels, channels, 3, 3)
     x = F.leaky_relu(x, 0.2) if positive else x
     dy = torch.randn_like(x)
     for ours, theirs in (
@@ -59,14 +49,7 @@ def test_rounding_errors_are_about_twice_those_of_pytorch(positive):
         (lambda: winograd.weight_gradient(x, dy, 1), lambda *args: weight_gradient_of_pytorch(*args, 1)),
     ):
         exact = theirs(x.double(), weight.double(), dy.double())
-        assert root_mean_square(ours() - exact) <= 2.5 * root_mean_square(theirs(x, weight, dy) - exact)
-
-
-def test_the_matrices_make_four_pixels_of_six():
-    pixels, kernel = torch.randn(6, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
-    A, B, G = (torch.from_numpy(matrix) for matrix in winograd._matrices())
-    expected = F.conv1d(pixels[None, None], kernel[None, None])[0, 0]
-    torch.testing.assert_close(A.t() @ ((G @ kernel) * (B @ pixels)), expected, rtol=1e-13, atol=1e-13)
+        assert root_mean_square(ours() - exact) <= 3.5 * root_mean_square(theirs(x, weight, dy) - exact)
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])

@@ -1,7 +1,7 @@
 """The gradient of a convolution's weight: for each place of the kernel, a product of two matrices of pixels.
 
-These are the pixels of the gradient and those of the image that this place of the kernel has met, where they lie:
-nothing is copied.
+These are the pixels of the gradient, and those of the image that this place of the kernel has met. They are copied to
+where a thread finds them next to each other, some at a time.
 """
 # Shapes: N batch, I/O input/output channels, k kernel size, H W image size, h w result size.
 
@@ -12,24 +12,24 @@ from numba import prange
 from torch import Tensor
 
 from styleforge.ops.kernels.cpu.compiled import channels_last, compiled, part, pixels_first
-from styleforge.ops.kernels.cpu.vectors import LANES, add_transposed
+from styleforge.ops.kernels.cpu.vectors import LANES, add_transposed, copy
 
-_ROWS = 32
-"""So many output channels are summed up at a time, where there are so many; a multiple of `LANES`."""
 _PIXELS = 64
-"""… over so many pixels, or a row of them: what both fit into the cache next to the processor."""
+"""So many are multiplied at a time, …"""
+_CHANNELS = 96
+"""… by so many output channels, at the most: what both take fits into a cache."""
 _BYTES = 3 << 20
-"""So much of both images is gone through at a time, …"""
+"""Of both images so much is gone through before the next: a larger cache, or so they find it there the next time, …"""
 _KERNELS = 1
-"""… or as much as so many kernels take."""
+"""… or as much as so many kernels take, which are read and written each time."""
 
 
 def weight_gradient(x: Tensor, dy: Tensor, stride: int, padding: int, k: int) -> Tensor:
     """The gradient of the weight, if dy is that of the result of a convolution.
 
     Args:
-        x: [N, I, H, W], I a multiple of `LANES`.
-        dy: [N, O, h, w], O a multiple of `LANES`.
+        x: [N, I, H, W].
+        dy: [N, O, h, w].
         stride: Every so many pixels of the result were kept.
         padding: Zeros on every side.
         k: Size of the kernel.
@@ -38,42 +38,58 @@ def weight_gradient(x: Tensor, dy: Tensor, stride: int, padding: int, k: int) ->
         [O, I, k, k].
     """
     (O, h, w), I = dy.shape[1:], x.shape[1]
-    size = max(_BYTES // x.element_size(), _KERNELS * k * k * O * I)
-    rows = max(size // (w * (O + stride**2 * I)), 1)
-    sums = x.new_zeros(k, k, O, I)
-    _sum(pixels_first(channels_last(x)), pixels_first(channels_last(dy)), stride, padding, rows, sums.numpy())
-    return sums.permute(2, 3, 0, 1)
+    numbers = max(_BYTES // x.element_size(), _KERNELS * k * k * O * I)
+    rows = max(numbers // (w * (O + stride**2 * I)), 1)
+    slices = max(-(-O // _CHANNELS), min(O // 32, 2))  # two, since k·k rarely divides by the threads, unless narrow
+    channels = -(-O // (LANES * slices)) * LANES
+    sums = x.new_zeros(k, k, -(-O // LANES) * LANES, -(-I // LANES) * LANES)
+    x, dy = channels_last(x), channels_last(dy)
+    _sum(pixels_first(x), pixels_first(dy), stride, padding, rows, channels, sums.numpy())
+    return sums[:, :, :O, :I].permute(2, 3, 0, 1)
 
 
 @compiled
-def _sum(x: np.ndarray, dy: np.ndarray, stride: int, padding: int, step: int, sums: np.ndarray) -> None:
-    k, _, O, I = sums.shape
+def _sum(
+    x: np.ndarray, dy: np.ndarray, stride: int, padding: int, rows: int, channels: int, sums: np.ndarray
+) -> None:
+    """Goes through so many rows of all gradients at a time, by work on so many channels and one place each."""
+    k, _, O, _ = sums.shape
     N, h, _, _ = dy.shape
-    slices = (O + _ROWS - 1) // _ROWS
-    for start in range(0, N * h, step):
-        end = min(start + step, N * h)
-        for item in prange(k * k * slices):
-            place, channel = item // slices, item % slices * _ROWS
-            r, q = place // k, place % k
-            _add_place(x, dy, stride, r - padding, q - padding, start, end, channel, sums[r, q])
+    slices = (O + channels - 1) // channels
+    for start in range(0, N * h, rows):
+        end = min(start + rows, N * h)
+        for i in prange(k * k * slices):
+            r, q, first = i // slices // k, i // slices % k, i % slices * channels
+            total = sums[r, q, first : min(first + channels, O)]
+            _add_products(x, dy, stride, r - padding, q - padding, start, end, first, total)
 
 
 @part
-def _add_place(x, dy, stride, top, left, start, end, channel, sums):  # type: ignore[no-untyped-def]
-    """Adds some channels' products of pixels of dy, in some rows of all, and of x, beginning at (top, left)."""
-    (_, H, W, I), (_, h, w, O) = x.shape, dy.shape
-    sums = sums[channel : min(channel + _ROWS, O)]
-    first = max((-left + stride - 1) // stride, 0)  # of the columns that meet pixels of the image
+def _add_products(x, dy, stride, top, left, start, end, channel, sums):  # type: ignore[no-untyped-def]
+    """Of some rows of all of dy, and of the pixels of x that these have met, from (top, left) on."""
+    (_, H, W, I), (_, h, w, O), (rows, columns) = x.shape, dy.shape, sums.shape
+    gradients = np.zeros((_PIXELS, rows), x.dtype)
+    pixels = np.zeros((columns // LANES, _PIXELS, LANES), x.dtype)
+    whole_O, whole_I = min(rows, O - channel) // LANES * LANES, I // LANES * LANES
+    first = max((-left + stride - 1) // stride, 0)  # of the columns that meet pixels, not zeros around the image
     last = min((W - left + stride - 1) // stride, w)
-    step = max(_PIXELS // w, 1)
-    while start < end:
-        n, row = start // h, start % h
-        rows = min(end - start, h - row, step)
-        start += rows
-        above = max((-top + stride - 1) // stride - row, 0)
-        below = min((H - top + stride - 1) // stride - row, rows)
-        for column in range(first, last, _PIXELS):
-            a_at = ((n * h + row + above) * w + column) * O + channel
-            b_at = ((n * H + top + stride * (row + above)) * W + left + stride * column) * I
-            columns = min(last - column, _PIXELS)
-            add_transposed(dy, a_at, w * O, O, x, b_at, stride * W * I, stride * I, sums, below - above, columns)
+    num = 0
+    for row in range(start, end):
+        n, i, y = row // h, row % h, top + stride * (row % h)
+        if y < 0 or y >= H:
+            continue
+        for j in range(first, last):
+            copy(dy, (row * w + j) * O + channel, 0, gradients, num * rows, 0, whole_O)
+            for c in range(whole_O, min(rows, O - channel)):
+                gradients[num, c] = dy[n, i, j, channel + c]
+            at = ((n * H + y) * W + left + stride * j) * I
+            for panel in range(whole_I // LANES):
+                copy(x, at + panel * LANES, 0, pixels, (panel * _PIXELS + num) * LANES, 0, LANES)
+            for c in range(whole_I, I):
+                pixels[c // LANES, num, c % LANES] = x[n, y, left + stride * j, c]
+            num += 1
+            if num == _PIXELS:
+                add_transposed(gradients, pixels, sums, num)
+                num = 0
+    if num > 0:
+        add_transposed(gradients, pixels, sums, num)

@@ -22,49 +22,45 @@ LANES = 16
 """Numbers that are handled at a time: two of the processor's vectors, where these have eight float32."""
 ROWS = 6
 """Vectors that sum up at a time: twelve of the processor's, which has sixteen."""
-_STEPS = 128
+_STEPS = 32
 """So many products are summed up before the sum is added to others: sums of sums have smaller rounding errors."""
 
 
 def _block(rows: int) -> Callable[..., None]:
-    """A function for kernels, c[row, lane] (+)= the sum over steps (i, j) of a[row, i, j]·b[i, j, lane].
+    """A function for kernels, c[row, lane] (+)= the sum over steps k of a[row, k]·b[k, lane].
 
     Args:
         rows: So many rows of c; it has `LANES` columns.
 
     Returns:
-        The function of (a, a_at, a_row, a_i, a_j, b, b_at, b_i, b_j, c, c_at, c_row, steps_i, steps_j, add). Each array
-        is contiguous, of whatever dimensions, and begins at a place; the strides say how far apart its rows and steps
-        are. The last argument says whether it adds to what c holds. All arrays are of one dtype, float32 or float64.
+        The function of (a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, steps, add). Each array is contiguous,
+        of whatever dimensions, and begins at a place; the strides say how far apart its rows and steps are. The last
+        argument says whether it adds to what c holds. All arrays are of one dtype, float32 or float64.
     """
 
     @intrinsic  # type: ignore[misc]
     def sum_up(  # type: ignore[no-untyped-def]
-        context, a, a_at, a_row, a_i, a_j, b, b_at, b_i, b_j, c, c_at, c_row, steps_i, steps_j, add
+        context, a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, steps, add
     ):
-        places = [types.intp] * 4
-        return types.void(a, *places, b, *places[:3], c, *places, types.boolean), write
+        place = types.intp
+        return types.void(a, place, place, place, b, place, place, c, place, place, place, types.boolean), write
 
     def write(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        _, a_at, a_row, a_i, a_j, _, b_at, b_i, b_j, _, c_at, c_row, steps_i, steps_j, add = arguments
+        _, a_at, a_row, a_step, _, b_at, b_step, _, c_at, c_row, steps, add = arguments
         write = _Writer(context, builder, signature.args[0].dtype)
-        a, b, c = (write.start_of(signature.args[i], arguments[i]) for i in (0, 5, 9))
-        sums = [write.variable() for _ in range(rows)]
-        with cgutils.for_range(builder, steps_i) as outer:
-            a_start, b_start = write.moved(a, a_at, a_i, outer.index), write.moved(b, b_at, b_i, outer.index)
-            with cgutils.for_range(builder, steps_j) as inner:
-                zero = inner.index.type(0)
-                vector = write.load(b_start, zero, b_j, inner.index)
-                factors = write.moved(a_start, zero, a_j, inner.index)
-                for row, total in enumerate(sums):
-                    factor = write.spread(builder.load(write.moved(factors, zero, a_row, a_row.type(row))))
-                    builder.store(write.multiply_add(factor, vector, builder.load(total)), total)
+        a, b, c = (write.start_of(signature.args[i], arguments[i]) for i in (0, 4, 7))
+        sums, place = [write.variable() for _ in range(rows)], steps.type
+        with cgutils.for_range(builder, steps) as step:
+            vector = write.load(b, b_at, b_step, step.index)
+            factors = write.moved(a, a_at, a_step, step.index)
+            for row, total in enumerate(sums):
+                factor = write.spread(builder.load(write.moved(factors, place(0), a_row, place(row))))
+                builder.store(write.multiply_add(factor, vector, builder.load(total)), total)
         with builder.if_then(add):
             for row, total in enumerate(sums):
-                there = write.load(c, c_at, c_row, c_row.type(row))
-                builder.store(builder.fadd(builder.load(total), there), total)
+                builder.store(builder.fadd(builder.load(total), write.load(c, c_at, c_row, place(row))), total)
         for row, total in enumerate(sums):
-            write.store(builder.load(total), c, c_at, c_row, c_row.type(row))
+            write.store(builder.load(total), c, c_at, c_row, place(row))
         return context.get_dummy_value()
 
     function: Callable[..., None] = sum_up
@@ -89,32 +85,29 @@ def multiply(a, panels, c):  # type: ignore[no-untyped-def]
             b_at, steps = (panel * K + k) * LANES, min(K - k, _STEPS)
             for row in range(0, rows, 6):
                 a_at, c_at = row * a_row + k, row * columns + panel * LANES
-                _block_of_six(a, a_at, a_row, 0, 1, panels, b_at, 0, LANES, c, c_at, columns, 1, steps, k > 0)
+                _block_of_six(a, a_at, a_row, 1, panels, b_at, LANES, c, c_at, columns, steps, k > 0)
 
 
 @part
-def add_transposed(a, a_at, a_i, a_j, b, b_at, b_i, b_j, c, steps_i, steps_j):  # type: ignore[no-untyped-def]
-    """Adds Aᵀ·B to C, whose rows and columns are multiples of `LANES`: a sum over steps (i, j).
+def add_transposed(a, panels, c, steps):  # type: ignore[no-untyped-def]
+    """Adds Aᵀ·B to C.
 
     Args:
-        a: A; what follows the place `a_at` and as many times `a_i` and `a_j` as steps are taken is a row of it.
-        b: B, likewise.
-        c: C [rows, columns], contiguous.
+        a: A [≥ steps, rows], rows a multiple of `LANES`.
+        panels: B [≥ steps, columns] as [columns / LANES, ≥ steps, LANES].
+        c: C [rows, columns].
+        steps: So many rows of A and B are taken.
     """
-    rows, columns = c.shape
-    sixes = rows - (0, 8, 4)[rows % 6 // 2]  # the rest, of an even number of rows, are fours
-    for row in range(0, sixes, 6):
-        for column in range(0, columns, LANES):
-            _block_of_six(
-                a, a_at + row, 1, a_i, a_j, b, b_at + column, b_i, b_j, c, row * columns + column, columns,
-                steps_i, steps_j, True,
-            )  # fmt: skip
-    for row in range(sixes, rows, 4):
-        for column in range(0, columns, LANES):
-            _block_of_four(
-                a, a_at + row, 1, a_i, a_j, b, b_at + column, b_i, b_j, c, row * columns + column, columns,
-                steps_i, steps_j, True,
-            )  # fmt: skip
+    (rows, columns), (num, K, _) = c.shape, panels.shape
+    sixes = rows - (0, 8, 4)[rows % 6 // 2]  # what is left, of an even number of rows, are fours
+    for panel in range(num):
+        b_at = panel * K * LANES
+        for row in range(0, sixes, 6):
+            c_at = row * columns + panel * LANES
+            _block_of_six(a, row, 1, rows, panels, b_at, LANES, c, c_at, columns, steps, True)
+        for row in range(sixes, rows, 4):
+            c_at = row * columns + panel * LANES
+            _block_of_four(a, row, 1, rows, panels, b_at, LANES, c, c_at, columns, steps, True)
 
 
 def linear_map(matrix: np.ndarray) -> Callable[..., None]:
@@ -145,6 +138,10 @@ def linear_map(matrix: np.ndarray) -> Callable[..., None]:
 
     function: Callable[..., None] = apply
     return function
+
+
+copy = linear_map(np.ones((1, 1)))
+"""Copies into[into_at + e] = x[x_at + e], with the arguments of any of these functions."""
 
 
 class _Writer:

@@ -18,7 +18,7 @@ from numba import prange
 from torch import Tensor
 
 from styleforge.ops.kernels.cpu.compiled import channels_last, compiled, part, pixels_first
-from styleforge.ops.kernels.cpu.vectors import LANES, ROWS, add_transposed, linear_map, multiply
+from styleforge.ops.kernels.cpu.vectors import LANES, ROWS, add_transposed, copy, linear_map, multiply
 
 SIDE, NUMBERS = 4, 6
 """Pixels of a result, and numbers, along a side of a tile."""
@@ -80,10 +80,10 @@ def correlate(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     kernel = _OF_KERNEL[x.dtype].mm(panels).view(NUMBERS**2, -1, I, LANES)
     size = (N, O, H + 2 * padding - 2, W + 2 * padding - 2)
     y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    tiles, threads = _tiles(y), torch.get_num_threads()
+    tiles, threads = max(_tiles(y), 1), torch.get_num_threads()
     turns = -(-tiles // (threads * _TILES))  # of each thread
-    tiles_at_a_time = _up(-(-tiles // max(threads * turns, 1)), ROWS)
-    threads = min(threads, -(-tiles // max(tiles_at_a_time, 1)))
+    tiles_at_a_time = _up(-(-tiles // (threads * turns)), ROWS)
+    threads = min(threads, -(-tiles // tiles_at_a_time))
     numbers, products = (
         x.new_empty(threads, NUMBERS**2, tiles_at_a_time, _up(channels, LANES)).numpy() for channels in (I, O)
     )
@@ -104,8 +104,8 @@ def weight_gradient(x: Tensor, dy: Tensor, padding: int) -> Tensor:
     """
     I, O = x.shape[1], dy.shape[1]
     kernel, tile = (NUMBERS**2 * x.element_size() * channels for channels in (I * O, I + O))
-    most = min(max(_SUM_BYTES, _SUM_KERNELS * kernel), _SUM_MOST) // tile
-    tiles = min(_tiles(dy), _up(most, _TILES))
+    most = max(min(max(_SUM_BYTES, _SUM_KERNELS * kernel), _SUM_MOST) // tile, 1)
+    tiles = max(min(_tiles(dy), _up(most, _TILES)), 1)
     pixels = x.new_empty(NUMBERS**2, tiles, _up(I, LANES)).numpy()
     gradients = x.new_empty(NUMBERS**2, tiles, _up(O, LANES)).numpy()
     sums = x.new_zeros(NUMBERS**2, _up(O, LANES), _up(I, LANES))
@@ -167,9 +167,13 @@ def _sum(
 @part
 def _add_products(gradients, pixels, tiles, sums):  # type: ignore[no-untyped-def]
     O, I = sums.shape
+    panels = np.empty((I // LANES, _TILES, LANES), sums.dtype)
     for first in range(0, tiles, _TILES):
         num = min(tiles - first, _TILES)
-        add_transposed(gradients, first * O, 0, O, pixels, first * I, 0, I, sums, 1, num)
+        for tile in range(num):
+            for panel in range(I // LANES):
+                copy(pixels, (first + tile) * I + panel * LANES, 0, panels, (panel * _TILES + tile) * LANES, 0, LANES)
+        add_transposed(gradients[first:], panels, sums, num)
 
 
 @part

@@ -1,46 +1,69 @@
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from styleforge.ops.kernels.cpu import winograd as kernel
 
-
-def image(*shape):
-    return torch.randn(shape, dtype=torch.float64).to(memory_format=torch.channels_last)
+CASES = [((5, 6), 0), ((4, 4), 0), ((7, 3), 1), ((1, 2), 1), ((4, 4), 2), ((1, 2), 2), ((3, 70), 1)]  # size, padding
 
 
-@pytest.mark.parametrize("channels", [1, 3, 300])
-@pytest.mark.parametrize(("n", "t", "step"), [(6, 6, 4), (6, 4, 4), (4, 4, 2), (3, 2, 2), (2, 1, 1)])
-@pytest.mark.parametrize("padding", [0, 1, 2])
-def test_transforms_overlapping_tiles_and_zeros_around_the_image(channels, n, t, step, padding):
-    x, matrix = image(2, channels, 9, 11), np.random.randn(n, t)
-    a, b = 4, 5
-    into = torch.full((n, n, 2, a - 1, b, channels), torch.nan, dtype=torch.float64)
-    kernel.transform(x, matrix, step, 1, padding, into)
-    size = [step * (tiles - 1) + t for tiles in (a, b)]
-    padded = F.pad(x, [padding, max(size[1] - padding - 11, 0), padding, max(size[0] - padding - 9, 0)])
-    tiles = padded.unfold(2, t, step)[:, :, 1:a].unfold(3, t, step)[:, :, :, :b]  # [N, C, a, b, t, t]
-    m = torch.from_numpy(matrix)
-    torch.testing.assert_close(into, torch.einsum("kr,jq,ncabrq->kjnabc", m, m, tiles), rtol=1e-12, atol=1e-12)
+@pytest.fixture(params=["few tiles", "many tiles"])
+def tiles(request, monkeypatch):
+    """Images are handled whole, or few tiles at a time."""
+    if request.param == "few tiles":
+        monkeypatch.setattr(kernel, "_TILES", 6)
+        monkeypatch.setattr(kernel, "_SUM_BYTES", 1)
+        monkeypatch.setattr(kernel, "_SUM_KERNELS", 0)
 
 
-@pytest.mark.parametrize("channels", [1, 3, 300])
-@pytest.mark.parametrize(("n", "t"), [(6, 4), (4, 2), (2, 1)])
-def test_transforms_back_to_pixels_and_crops_what_lies_outside(channels, n, t):
-    a, b = 3, 5
-    numbers, matrix = torch.randn(n, n, 2, a, b, channels, dtype=torch.float64), np.random.randn(t, n)
-    m = torch.from_numpy(matrix)
-    expected = torch.einsum("rk,qj,kjnabc->ncarbq", m, m, numbers).reshape(2, channels, a * t, b * t)
-    for height, width in ((a * t, b * t), (a * t - t + 1, b * t - t + 1)):
-        into = image(2, channels, t + height, width)
-        above = into[:, :, :t].clone()
-        kernel.transform_back(numbers, matrix, 1, into)
-        assert torch.equal(into[:, :, :t], above)
-        torch.testing.assert_close(into[:, :, t:], expected[:, :, :height, :width], rtol=1e-12, atol=1e-12)
+def weight_gradient_of_pytorch(x, weight, dy, padding):
+    weight = weight.clone().requires_grad_()
+    return torch.autograd.grad(F.conv2d(x, weight, padding=padding), weight, dy)[0]
+
+
+@pytest.mark.usefixtures("tiles")
+@pytest.mark.parametrize("channels", [(4, 5), (16, 32), (20, 16)])
+@pytest.mark.parametrize(("size", "padding"), CASES)
+def test_are_pytorchs_functions(size, padding, channels):
+    x, weight = torch.randn(3, channels[0], *size, dtype=torch.float64), torch.randn(*channels[::-1], 3, 3).double()
+    y = F.conv2d(x, weight, padding=padding)
+    dy = torch.randn_like(y)
+    expected = weight_gradient_of_pytorch(x, weight, dy, padding)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x, dy = x.contiguous(memory_format=layout), dy.contiguous(memory_format=layout)
+        torch.testing.assert_close(kernel.correlate(x, weight.permute(2, 3, 1, 0), padding), y, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(kernel.weight_gradient(x, dy, padding), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_matrices_make_four_pixels_of_six():
+    pixels, weight = torch.randn(6, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    A, B, G = (torch.from_numpy(matrix) for matrix in kernel.matrices())
+    expected = F.conv1d(pixels[None, None], weight[None, None])[0, 0]
+    torch.testing.assert_close(A.t() @ ((G @ weight) * (B @ pixels)), expected, rtol=1e-13, atol=1e-13)
+
+
+def test_neither_other_images_nor_threads_change_a_bit():
+    x, weight, dy = torch.randn(5, 32, 20, 18), torch.randn(3, 3, 32, 48), torch.randn(5, 48, 20, 18)
+    threads = torch.get_num_threads()
+    y, dw = kernel.correlate(x, weight, 1), kernel.weight_gradient(x, dy, 1)
+    torch.set_num_threads(1)
+    try:
+        assert torch.equal(kernel.correlate(x, weight, 1), y)
+        assert torch.equal(kernel.weight_gradient(x, dy, 1), dw)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(kernel.correlate(x[3:4], weight, 1), y[3:4])
 
 
 def test_an_empty_batch_is_nothing_to_do():
-    into = torch.empty(6, 6, 0, 2, 2, 3)
-    kernel.transform(torch.empty(0, 3, 8, 8), np.eye(6), 4, 0, 1, into)
-    kernel.transform_back(into, np.ones((4, 6)), 0, torch.empty(0, 3, 8, 8))
+    assert kernel.correlate(torch.empty(0, 3, 8, 8), torch.randn(3, 3, 3, 5), 1).shape == (0, 5, 8, 8)
+    assert not kernel.weight_gradient(torch.empty(0, 3, 8, 8), torch.empty(0, 5, 8, 8), 1).any()
+
+
+def test_what_is_not_a_number_spoils_its_tile_and_no_other():
+    x = torch.zeros(1, 16, 24, 24)
+    x[0, 3, 9, 9] = torch.nan
+    y = kernel.correlate(x, torch.randn(3, 3, 16, 16), 1)
+    assert y[..., 8:12, 8:12].isnan().all()
+    assert y[..., :4, :].isfinite().all()
+    assert y[..., :, 16:].isfinite().all()

@@ -54,7 +54,7 @@ def test_networks_by_kernels_are_networks_by_pytorch(monkeypatch):
         return x.ndim == 4
 
     monkeypatch.setattr(importlib.import_module("styleforge.ops.bias_act"), "uses_numba", taking)
-    for name in ("MIN_CHANNELS", "MIN_CHANNELS_WEIGHT", "MIN_PIXELS"):
+    for name in ("MIN_CHANNELS", "MIN_PIXELS"):
         monkeypatch.setattr(winograd, name, 0)
     for ours, theirs in zip(everything(), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
