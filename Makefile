@@ -30,6 +30,7 @@ format: $(STAMP)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find styleforge tests -name '*.nb[ic]' -delete
 
 demo: $(STAMP)
 	$(BIN)/styleforge demo

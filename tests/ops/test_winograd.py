@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from styleforge.ops import winograd
 from styleforge.ops.conv2d import conv2d, conv_transpose2d
 
+
 @pytest.fixture
 def everywhere(monkeypatch):
     """The way of this module is taken for networks of any size."""

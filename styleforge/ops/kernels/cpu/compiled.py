@@ -25,7 +25,7 @@ _started_in: int | None = None
 """The process that has started Numba's threads, or one that this one was forked from."""
 
 # Sums may be taken in another order, to be taken many at a time; NaN and infinity stay what they are.
-# Numba does not see that these have changed: delete what it has kept in __pycache__ then.
+# Numba does not see that these have changed, nor that a part in another module has: `make clean` then.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc"}}
 
 part = numba.njit(**_OPTIONS)

@@ -19,9 +19,8 @@ _PIXELS = 64
 _CHANNELS = 96
 """… by so many output channels, at the most: what both take fits into a cache."""
 _BYTES = 3 << 20
-"""Of both images so much is gone through before the next: a larger cache, or so they find it there the next time, …"""
-_KERNELS = 1
-"""… or as much as so many kernels take, which are read and written each time."""
+"""So much of both images is gone through for all places of the kernel, while a larger cache holds it, before more is;
+or as much as the kernel takes, which is read and written each time."""
 
 
 def weight_gradient(x: Tensor, dy: Tensor, stride: int, padding: int, k: int) -> Tensor:
@@ -37,8 +36,8 @@ def weight_gradient(x: Tensor, dy: Tensor, stride: int, padding: int, k: int) ->
     Returns:
         [O, I, k, k].
     """
-    (O, h, w), I = dy.shape[1:], x.shape[1]
-    numbers = max(_BYTES // x.element_size(), _KERNELS * k * k * O * I)
+    O, w, I = dy.shape[1], dy.shape[3], x.shape[1]
+    numbers = max(_BYTES // x.element_size(), k * k * O * I)
     rows = max(numbers // (w * (O + stride**2 * I)), 1)
     slices = max(-(-O // _CHANNELS), min(O // 32, 2))  # two, since k·k rarely divides by the threads, unless narrow
     channels = -(-O // (LANES * slices)) * LANES
@@ -49,9 +48,7 @@ def weight_gradient(x: Tensor, dy: Tensor, stride: int, padding: int, k: int) ->
 
 
 @compiled
-def _sum(
-    x: np.ndarray, dy: np.ndarray, stride: int, padding: int, rows: int, channels: int, sums: np.ndarray
-) -> None:
+def _sum(x: np.ndarray, dy: np.ndarray, stride: int, padding: int, rows: int, channels: int, sums: np.ndarray) -> None:
     """Goes through so many rows of all gradients at a time, by work on so many channels and one place each."""
     k, _, O, _ = sums.shape
     N, h, _, _ = dy.shape

@@ -19,9 +19,9 @@ from numba.extending import intrinsic
 from styleforge.ops.kernels.cpu.compiled import part
 
 LANES = 16
-"""Numbers that are handled at a time: two of the processor's vectors, where these have eight float32."""
+"""Numbers of a vector: two, four or one of the processor's, where these have 8 (AVX2), 4 (NEON) or 16 (AVX-512)."""
 ROWS = 6
-"""Vectors that sum up at a time: twelve of the processor's, which has sixteen."""
+"""Rows that are multiplied at a time: their sums take 12 of AVX2's 16 registers, and what they are made of, 3."""
 _STEPS = 32
 """So many products are summed up before the sum is added to others: sums of sums have smaller rounding errors."""
 
@@ -38,7 +38,7 @@ def _block(rows: int) -> Callable[..., None]:
         argument says whether it adds to what c holds. All arrays are of one dtype, float32 or float64.
     """
 
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def sum_up(  # type: ignore[no-untyped-def]
         context, a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, steps, add
     ):
@@ -67,7 +67,7 @@ def _block(rows: int) -> Callable[..., None]:
     return function
 
 
-_block_of_six, _block_of_four = _block(6), _block(4)
+_block_of_six, _block_of_four = _block(ROWS), _block(4)
 
 
 @part
@@ -75,7 +75,7 @@ def multiply(a, panels, c):  # type: ignore[no-untyped-def]
     """C = A·B.
 
     Args:
-        a: A [rows, ≥ K], rows a multiple of 6.
+        a: A [rows, ≥ K], rows a multiple of `ROWS`.
         panels: B [K, columns] as [columns / LANES, K, LANES].
         c: C [rows, columns], is overwritten.
     """
@@ -83,7 +83,7 @@ def multiply(a, panels, c):  # type: ignore[no-untyped-def]
     for panel in range(num):
         for k in range(0, K, _STEPS):
             b_at, steps = (panel * K + k) * LANES, min(K - k, _STEPS)
-            for row in range(0, rows, 6):
+            for row in range(0, rows, ROWS):
                 a_at, c_at = row * a_row + k, row * columns + panel * LANES
                 _block_of_six(a, a_at, a_row, 1, panels, b_at, LANES, c, c_at, columns, steps, k > 0)
 
@@ -99,10 +99,10 @@ def add_transposed(a, panels, c, steps):  # type: ignore[no-untyped-def]
         steps: So many rows of A and B are taken.
     """
     (rows, columns), (num, K, _) = c.shape, panels.shape
-    sixes = rows - (0, 8, 4)[rows % 6 // 2]  # what is left, of an even number of rows, are fours
+    sixes = rows - (0, 8, 4)[rows % ROWS // 2]  # what is left of an even number of rows are fours
     for panel in range(num):
         b_at = panel * K * LANES
-        for row in range(0, sixes, 6):
+        for row in range(0, sixes, ROWS):
             c_at = row * columns + panel * LANES
             _block_of_six(a, row, 1, rows, panels, b_at, LANES, c, c_at, columns, steps, True)
         for row in range(sixes, rows, 4):
@@ -121,7 +121,7 @@ def linear_map(matrix: np.ndarray) -> Callable[..., None]:
         `LANES`. x and into are contiguous arrays of one dtype, float32 or float64, whose dimensions do not matter.
     """
 
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def apply(context, x, x_at, x_row, into, into_at, into_row, size):  # type: ignore[no-untyped-def]
         return types.void(x, *[types.intp] * 2, into, *[types.intp] * 3), write
 

@@ -1,10 +1,11 @@
-"""What `styleforge.ops.winograd` does to tiles of images, in one pass: there, products over channels, and back.
+"""3×3 convolutions by `styleforge.ops.winograd`'s way: tiles are transformed, multiplied and transformed back.
 
-Tiles of 6×6 pixels overlap by two. A thread takes some tiles at a time, such that caches hold what it makes of them:
-36 matrices [tiles, channels], each of which meets one matrix [channels, channels] of the transformed kernel.
+A thread takes some tiles at a time, such that caches hold what it makes of them: 36 matrices [tiles, channels], each of
+which meets one matrix [channels, channels] of the transformed kernel. No tile's result depends on others, nor on how
+many threads there are.
 """
-# Shapes: N batch, I/O/C channels, H W image size, h w result size, a b rows and columns of tiles. Tiles are counted
-# over columns, rows and images.
+# Shapes: N batch, I/O/C channels, H W image size, h w result size, a b rows and columns of tiles, t side of a tile.
+# Tiles are counted over columns, rows and images.
 
 from __future__ import annotations
 
@@ -31,9 +32,9 @@ _STRIP = 8
 _SUM_BYTES = 4 << 20
 """Of weight gradients so much of the transformed images is multiplied at a time, such that caches hold much of it, …"""
 _SUM_KERNELS = 3
-"""… or as much as so many transformed kernels take, which are read and written each time, …"""
-_SUM_MOST = 256 << 20
-"""… but no more than this."""
+"""… or as much as so many transformed kernels take, which are read and written each time."""
+_MOST_BYTES = 256 << 20
+"""Transformed images take no more memory than this, but for the least that can be multiplied."""
 
 
 def matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -81,7 +82,8 @@ def correlate(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     size = (N, O, H + 2 * padding - 2, W + 2 * padding - 2)
     y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     tiles, threads = max(_tiles(y), 1), torch.get_num_threads()
-    turns = -(-tiles // (threads * _TILES))  # of each thread
+    most = max(min(_TILES, _most_tiles(x, O) // threads), 1)
+    turns = -(-tiles // (threads * most))  # of each thread
     tiles_at_a_time = _up(-(-tiles // (threads * turns)), ROWS)
     threads = min(threads, -(-tiles // tiles_at_a_time))
     numbers, products = (
@@ -103,8 +105,8 @@ def weight_gradient(x: Tensor, dy: Tensor, padding: int) -> Tensor:
         [O, I, 3, 3].
     """
     I, O = x.shape[1], dy.shape[1]
-    kernel, tile = (NUMBERS**2 * x.element_size() * channels for channels in (I * O, I + O))
-    most = max(min(max(_SUM_BYTES, _SUM_KERNELS * kernel), _SUM_MOST) // tile, 1)
+    kernels = _SUM_KERNELS * I * O // (I + O)  # in tiles
+    most = max(min(max(_most_tiles(x, O, _SUM_BYTES), kernels), _most_tiles(x, O)), 1)
     tiles = max(min(_tiles(dy), _up(most, _TILES)), 1)
     pixels = x.new_empty(NUMBERS**2, tiles, _up(I, LANES)).numpy()
     gradients = x.new_empty(NUMBERS**2, tiles, _up(O, LANES)).numpy()
@@ -116,6 +118,11 @@ def weight_gradient(x: Tensor, dy: Tensor, padding: int) -> Tensor:
 def _tiles(y: Tensor) -> int:
     """Of a result."""
     return len(y) * -(-y.shape[2] // SIDE) * -(-y.shape[3] // SIDE)
+
+
+def _most_tiles(x: Tensor, O: int, size: int = _MOST_BYTES) -> int:
+    """How many, transformed, fit into so many bytes, with as many products of O channels."""
+    return size // (NUMBERS**2 * x.element_size() * (x.shape[1] + O))
 
 
 def _up(number: int, multiple: int) -> int:
@@ -166,7 +173,7 @@ def _sum(
 
 @part
 def _add_products(gradients, pixels, tiles, sums):  # type: ignore[no-untyped-def]
-    O, I = sums.shape
+    I = sums.shape[1]
     panels = np.empty((I // LANES, _TILES, LANES), sums.dtype)
     for first in range(0, tiles, _TILES):
         num = min(tiles - first, _TILES)
@@ -178,7 +185,7 @@ def _add_products(gradients, pixels, tiles, sums):  # type: ignore[no-untyped-de
 
 @part
 def _transform(x, t, padding, h, w, first, last, into, at):  # type: ignore[no-untyped-def]
-    """Makes 6×6 numbers of t×t pixels, for some tiles of a result of h×w pixels."""
+    """Makes 6×6 numbers of t×t pixels, for some tiles of a result of h×w pixels: an image's (6) or a gradient's (4)."""
     a, b = (h + SIDE - 1) // SIDE, (w + SIDE - 1) // SIDE
     while first < last:
         row, column = first // b, first % b
@@ -197,7 +204,7 @@ def _transform_strip(x, t, top, left, num, into, at):  # type: ignore[no-untyped
     along_columns = np.empty((NUMBERS, width, padded), x.dtype)
     along_columns[:, :first] = 0
     along_columns[:, last:] = 0
-    if top >= 0 and top + t <= H and C == padded:
+    if top >= 0 and top + t <= H and padded == C:
         pixels, start, row = x.reshape(H * W * C), (top * W + left + first) * C, W * C
     else:
         pixels, start, row = _with_zeros(x, t, top, left + first, last - first, padded), 0, (last - first) * padded
@@ -217,7 +224,7 @@ def _transform_strip(x, t, top, left, num, into, at):  # type: ignore[no-untyped
 
 @part
 def _with_zeros(x, t, top, left, width, padded):  # type: ignore[no-untyped-def]
-    """t rows of an image, from one that may be above it, with zeros where it has no row or channel."""
+    """Rows of an image, the first of which may be above it, with zeros where it has no row or channel."""
     H, _, C = x.shape
     pixels = np.zeros((t, width, padded), x.dtype)
     for r in range(max(-top, 0), min(H - top, t)):
@@ -252,7 +259,7 @@ def _transform_strip_back(numbers, at, num, top, left, y):  # type: ignore[no-un
     for r in range(min(SIDE, h - top)):
         for tile in range(num):
             start, column = r * NUMBERS * size + tile * padded, left + SIDE * tile
-            if column + SIDE <= w and O == padded:
+            if column + SIDE <= w and padded == O:
                 _to_pixels(lines, start, size, y, ((top + r) * w + column) * O, O, O)
             else:
                 _to_pixels(lines, start, size, rest, 0, padded, padded)

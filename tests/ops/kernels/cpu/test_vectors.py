@@ -41,7 +41,11 @@ def call_copy(x, at, into, into_at, size):
 @pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
 @pytest.mark.parametrize("steps", [1, 32, 100])  # 32 are summed up at a time
 def test_multiplies_and_overwrites(steps, dtype, tolerance):
-    a, b, c = normal(12, steps + 3, dtype=dtype), normal(steps, 3 * LANES, dtype=dtype), np.full((12, 48), np.nan, dtype)
+    a, b, c = (
+        normal(12, steps + 3, dtype=dtype),
+        normal(steps, 3 * LANES, dtype=dtype),
+        np.full((12, 48), np.nan, dtype),
+    )
     call_multiply(a, in_panels(b), c)
     np.testing.assert_allclose(c, a[:, :steps] @ b, rtol=tolerance, atol=tolerance * steps)
 
@@ -61,7 +65,9 @@ def test_adds_transposed_products(rows, dtype, tolerance):
 def test_applies_a_matrix_to_rows_that_lie_anywhere(dtype, tolerance):
     x, into = normal(6, 5, LANES, dtype=dtype), np.full((7, 3 * LANES), 7, dtype)
     call_matrix(x, 2 * LANES, 5 * LANES, into, 3 * LANES, 3 * LANES, 2 * LANES)
-    np.testing.assert_allclose(into[1:5, : 2 * LANES], MATRIX @ x[:4, 2:4].reshape(4, -1), rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(
+        into[1:5, : 2 * LANES], MATRIX @ x[:4, 2:4].reshape(4, -1), rtol=tolerance, atol=tolerance
+    )
     assert (into[:, 2 * LANES :] == 7).all()
     assert (into[[0, 5, 6]] == 7).all()
 
