@@ -146,7 +146,7 @@ def _correlate(
 @part
 def _correlate_tiles(x, kernel, padding, first, last, numbers, products, y):  # type: ignore[no-untyped-def]
     _, h, w, _ = y.shape
-    _transform(x, NUMBERS, padding, h, w, first, last, numbers, 0)
+    _transform(x, NUMBERS, padding, h, w, first, last, numbers, first)
     for k in range(len(kernel)):
         multiply(numbers[k], kernel[k], products[k])
     _transform_back(products, first, last, y)
@@ -165,8 +165,8 @@ def _sum(
         for strip in prange((end - start + _STRIP - 1) // _STRIP):
             first = start + _STRIP * strip
             last = min(first + _STRIP, end)
-            _transform(x, NUMBERS, padding, h, w, first, last, pixels, first - start)
-            _transform(dy, SIDE, 0, h, w, first, last, gradients, first - start)
+            _transform(x, NUMBERS, padding, h, w, first, last, pixels, start)
+            _transform(dy, SIDE, 0, h, w, first, last, gradients, start)
         for k in prange(len(sums)):
             _add_products(gradients[k], pixels[k], end - start, sums[k])
 
@@ -184,15 +184,18 @@ def _add_products(gradients, pixels, tiles, sums):  # type: ignore[no-untyped-de
 
 
 @part
-def _transform(x, t, padding, h, w, first, last, into, at):  # type: ignore[no-untyped-def]
-    """Makes 6×6 numbers of t×t pixels, for some tiles of a result of h×w pixels: an image's (6) or a gradient's (4)."""
+def _transform(x, t, padding, h, w, tile, last, into, first):  # type: ignore[no-untyped-def]
+    """Makes 6×6 numbers of t×t pixels, of an image (6) or of a gradient (4), for some tiles of a result of h×w pixels.
+
+    The numbers of tile ``first`` would lie at the beginning.
+    """
     a, b = (h + SIDE - 1) // SIDE, (w + SIDE - 1) // SIDE
-    while first < last:
-        row, column = first // b, first % b
-        num = min(last - first, b - column, _STRIP)
-        _transform_strip(x[row // a], t, SIDE * (row % a) - padding, SIDE * column - padding, num, into, at)
-        first += num
-        at += num
+    while tile < last:
+        row, column = tile // b, tile % b
+        num = min(last - tile, b - column, _STRIP)
+        top, left = SIDE * (row % a) - padding, SIDE * column - padding
+        _transform_strip(x[row // a], t, top, left, num, into, tile - first)
+        tile += num
 
 
 @part
@@ -202,8 +205,11 @@ def _transform_strip(x, t, top, left, num, into, at):  # type: ignore[no-untyped
     width = SIDE * (num - 1) + t
     first, last = max(-left, 0), min(W - left, width)  # of these pixels, the image has
     along_columns = np.empty((NUMBERS, width, padded), x.dtype)
-    along_columns[:, :first] = 0
-    along_columns[:, last:] = 0
+    for q in range(width):
+        if q < first or q >= last:
+            for k in range(NUMBERS):
+                for c in range(padded):
+                    along_columns[k, q, c] = 0
     if top >= 0 and top + t <= H and padded == C:
         pixels, start, row = x.reshape(H * W * C), (top * W + left + first) * C, W * C
     else:
@@ -236,15 +242,14 @@ def _with_zeros(x, t, top, left, width, padded):  # type: ignore[no-untyped-def]
 
 @part
 def _transform_back(numbers, first, last, y):  # type: ignore[no-untyped-def]
-    """Makes 4×4 pixels of 6×6 numbers, for some tiles."""
+    """Makes 4×4 pixels of 6×6 numbers, for some tiles, of which those of the first lie at the beginning."""
     _, h, w, _ = y.shape
-    a, b, at = (h + SIDE - 1) // SIDE, (w + SIDE - 1) // SIDE, 0
-    while first < last:
-        row, column = first // b, first % b
-        num = min(last - first, b - column, _STRIP)
-        _transform_strip_back(numbers, at, num, SIDE * (row % a), SIDE * column, y[row // a])
-        first += num
-        at += num
+    a, b, tile = (h + SIDE - 1) // SIDE, (w + SIDE - 1) // SIDE, first
+    while tile < last:
+        row, column = tile // b, tile % b
+        num = min(last - tile, b - column, _STRIP)
+        _transform_strip_back(numbers, tile - first, num, SIDE * (row % a), SIDE * column, y[row // a])
+        tile += num
 
 
 @part
