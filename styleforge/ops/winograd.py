@@ -4,8 +4,8 @@ Tiles of 6×6 pixels that overlap by two are transformed to 36 numbers of which 
 kernel; what comes of that is transformed back to 4×4 pixels: 36 multiplications in place of 144. For each of the 36
 numbers that is a matrix product over channels. `styleforge.ops.kernels.cpu.winograd` does it.
 
-Rounding errors in float32 are about 1e-6 of the result, as a root mean square; those of PyTorch's convolutions, which do
-not do this on CPUs, grow from 0.3e-6 at 32 channels to 1.2e-6 at 512. Weight gradients have twice the errors of its own.
+Rounding errors in float32 are about 1e-6 of the result, as a root mean square; those of PyTorch's convolutions, which
+do not do this on CPUs, grow from 0.3e-6 at 32 channels to 1.2e-6 at 512. Weight gradients have twice its errors.
 """
 # Shapes: N batch, I/O input/output channels, k kernel size, H W image size, h w result size.
 
