@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-slow demo lint format clean
+.PHONY: test test-slow demo lint format clean clean-kernels
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "got Python %d.%d, expected 3.11 or newer: make PYTHON=python3.12 ..." % sys.version_info[:2])'
@@ -28,9 +28,12 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:
+# What Numba has kept of kernels: it sees no changes of what they import.
+clean-kernels:
+	find styleforge -name '*.nb[ic]' -delete
+
+clean: clean-kernels
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
-	find styleforge tests -name '*.nb[ic]' -delete
 
 demo: $(STAMP)
 	$(BIN)/styleforge demo

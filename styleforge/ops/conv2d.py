@@ -21,7 +21,7 @@ from styleforge.ops import winograd
 from styleforge.ops.forward_mode import has_tangent
 from styleforge.ops.kernels import takes_numba
 
-KERNEL_CHANNELS = 32
+WEIGHT_GRADIENT_CHANNELS = 32
 """From so many input and output channels on the weight gradient is taken by the kernel for CPUs."""
 
 
@@ -192,13 +192,15 @@ class _WeightGradient(torch.autograd.Function):
 
 
 def _quick_convolve(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    if winograd.pays(x, weight, stride, padding) and takes_numba(x, weight):
+    fits = x.shape[1] == weight.shape[1]  # if not, PyTorch says so
+    if fits and winograd.pays(x, weight, stride, padding) and takes_numba(x, weight):
         return winograd.correlate(x, weight, padding)
     return F.conv2d(x, weight, stride=stride, padding=padding)
 
 
 def _quick_transpose(y: Tensor, weight: Tensor, stride: int, padding: int, size: Sequence[int]) -> Tensor:
-    if winograd.pays(y, weight, stride, padding) and takes_numba(y, weight):
+    fits = y.shape[1] == weight.shape[0]  # if not, PyTorch says so
+    if fits and winograd.pays(y, weight, stride, padding) and takes_numba(y, weight):
         return winograd.correlate_transposed(y, weight, padding)
     k = weight.shape[-1]
     rest = [n - ((m - 1) * stride - 2 * padding + k) for n, m in zip(size, y.shape[2:], strict=True)]
@@ -210,7 +212,7 @@ def _quick_weight_gradient(x: Tensor, dy: Tensor, weight: Tensor, stride: int, p
     if takes_numba(x, dy):
         if winograd.pays(dy, weight, stride, padding):
             return winograd.weight_gradient(x, dy, padding)
-        if min(weight.shape[:2]) >= KERNEL_CHANNELS:
+        if min(weight.shape[:2]) >= WEIGHT_GRADIENT_CHANNELS:
             from styleforge.ops.kernels.cpu import conv2d as kernel
 
             return kernel.weight_gradient(x, dy, stride, padding, weight.shape[-1])

@@ -5,6 +5,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from styleforge.ops import conv2d as module
 from styleforge.ops.conv2d import conv2d, conv_transpose2d
+from styleforge.ops.kernels.cpu import conv2d as kernel
 
 CASES = [  # stride, padding, kernel size, image size
     (1, 1, 3, (5, 6)),
@@ -19,7 +20,7 @@ CASES = [  # stride, padding, kernel size, image size
 @pytest.fixture(params=["by the kernel", "by PyTorch"])
 def way(request, monkeypatch):
     """Both ways to take the weight gradient."""
-    monkeypatch.setattr(module, "KERNEL_CHANNELS", 1 if request.param == "by the kernel" else 1000)
+    monkeypatch.setattr(module, "WEIGHT_GRADIENT_CHANNELS", 1 if request.param == "by the kernel" else 1000)
 
 
 def normal(*shape, dtype=torch.float64):
@@ -128,3 +129,12 @@ def test_forward_mode_and_autocast_are_left_to_pytorch():
     with torch.autocast("cpu", torch.bfloat16):
         conv2d(x, weight, padding=1).float().sum().backward()
     assert weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("channels", "taken"), [((32, 32), True), ((31, 32), False), ((32, 31), False)])
+def test_weight_gradients_take_the_kernel_from_32_channels_on(channels, taken, monkeypatch):
+    seen = []
+    monkeypatch.setattr(kernel, "weight_gradient", lambda *args: seen.append(1) or torch.zeros(*channels, 3, 3))
+    weight = torch.randn(*channels, 3, 3, requires_grad=True)
+    conv2d(torch.randn(1, channels[1], 9, 9), weight, stride=2).sum().backward()
+    assert bool(seen) == taken

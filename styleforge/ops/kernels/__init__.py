@@ -1,8 +1,8 @@
 """Kernels behind the ops: the same functions, compiled on first use, with no toolkit and no compiler to install.
 
 `gpu` holds those in Triton, `cpu` those in Numba. Each module stands beside a reference of `styleforge.ops` that it
-equals. They import Triton or Numba at their top, so import them inside functions, after `uses_triton` or `uses_numba`
-has said that they are wanted.
+equals. They import Triton or Numba at their top, so import them inside functions, after `uses_triton`, `uses_numba` or
+`takes_numba` has said that they are wanted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How the kernels for CPUs are compiled, and that they run on the threads that PyTorch runs on.
 
-Inner loops of the kernels run over channels and write to one place each, such that the compiler sees that what they
-read is not what they write, and takes many channels at a time.
+Inner loops of `bias_act` run over channels and write to one place each, such that the compiler sees that what they read
+is not what they write, and takes many channels at a time; the others say so themselves, by `vectors`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _started_in: int | None = None
 """The process that has started Numba's threads, or one that this one was forked from."""
 
 # Sums may be taken in another order, to be taken many at a time; NaN and infinity stay what they are.
-# Numba does not see that these have changed, nor that a part in another module has: `make clean` then.
+# Numba does not see that these have changed, nor that a part in another module has: `make clean-kernels` then.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc"}}
 
 part = numba.njit(**_OPTIONS)
@@ -50,6 +50,8 @@ def compiled(function: Callable[..., None]) -> Callable[..., None]:
             numba.set_num_threads(min(torch.get_num_threads(), _MOST_THREADS))
             try:
                 kernel(*arguments)
+            except MemoryError:
+                raise
             except Exception:  # what was kept cannot be read, or nothing more be written, and nothing was calculated
                 kernel = without_keeping()
                 kernel(*arguments)

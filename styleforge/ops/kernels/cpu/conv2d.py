@@ -12,12 +12,14 @@ from numba import prange
 from torch import Tensor
 
 from styleforge.ops.kernels.cpu.compiled import channels_last, compiled, part, pixels_first
-from styleforge.ops.kernels.cpu.vectors import LANES, add_transposed, copy
+from styleforge.ops.kernels.cpu.vectors import LANES, add_transposed, copy, round_up
 
 _PIXELS = 64
 """So many are multiplied at a time, …"""
 _CHANNELS = 96
 """… by so many output channels, at the most: what both take fits into a cache."""
+_PARTS, _MIN_CHANNELS = 18, 32
+"""Work for threads to share: places of the kernel, and parts of the output channels with at least so many in each."""
 _BYTES = 3 << 20
 """So much of both images is gone through for all places of the kernel, while a larger cache holds it, before more is;
 or as much as the kernel takes, which is read and written each time."""
@@ -37,18 +39,21 @@ def weight_gradient(x: Tensor, dy: Tensor, stride: int, padding: int, k: int) ->
         [O, I, k, k].
     """
     O, w, I = dy.shape[1], dy.shape[3], x.shape[1]
+    assert dy.dtype == x.dtype
     numbers = max(_BYTES // x.element_size(), k * k * O * I)
     rows = max(numbers // (w * (O + stride**2 * I)), 1)
-    slices = max(-(-O // _CHANNELS), min(O // 32, 2))  # two, since k·k rarely divides by the threads, unless narrow
-    channels = -(-O // (LANES * slices)) * LANES
-    sums = x.new_zeros(k, k, -(-O // LANES) * LANES, -(-I // LANES) * LANES)
+    parts = min(-(-_PARTS // k**2), O // _MIN_CHANNELS)  # of the output channels
+    channels = round_up(-(-O // max(parts, -(-O // _CHANNELS))), LANES)
+    sums = x.new_zeros(k, k, round_up(O, LANES), round_up(I, LANES))
     x, dy = channels_last(x), channels_last(dy)
-    _sum(pixels_first(x), pixels_first(dy), stride, padding, rows, channels, sums.numpy())
+    _sum_pixels(pixels_first(x), pixels_first(dy), stride, padding, rows, channels, sums.numpy())
     return sums[:, :, :O, :I].permute(2, 3, 0, 1)
 
 
 @compiled
-def _sum(x: np.ndarray, dy: np.ndarray, stride: int, padding: int, rows: int, channels: int, sums: np.ndarray) -> None:
+def _sum_pixels(
+    x: np.ndarray, dy: np.ndarray, stride: int, padding: int, rows: int, channels: int, sums: np.ndarray
+) -> None:
     """Goes through so many rows of all gradients at a time, by work on so many channels and one place each."""
     k, _, O, _ = sums.shape
     N, h, _, _ = dy.shape
@@ -58,11 +63,11 @@ def _sum(x: np.ndarray, dy: np.ndarray, stride: int, padding: int, rows: int, ch
         for i in prange(k * k * slices):
             r, q, first = i // slices // k, i // slices % k, i % slices * channels
             total = sums[r, q, first : min(first + channels, O)]
-            _add_products(x, dy, stride, r - padding, q - padding, start, end, first, total)
+            _add_pixels(x, dy, stride, r - padding, q - padding, start, end, first, total)
 
 
 @part
-def _add_products(x, dy, stride, top, left, start, end, channel, sums):  # type: ignore[no-untyped-def]
+def _add_pixels(x, dy, stride, top, left, start, end, channel, sums):  # type: ignore[no-untyped-def]
     """Of some rows of all of dy, and of the pixels of x that these have met, from (top, left) on."""
     (_, H, W, I), (_, h, w, O), (rows, columns) = x.shape, dy.shape, sums.shape
     gradients = np.zeros((_PIXELS, rows), x.dtype)

@@ -1,8 +1,8 @@
 """Matrix products and linear maps that one thread calculates, between other steps of a kernel, in registers.
 
 What is summed up stays in the processor's registers until it is a result. Numba offers no way to say so, hence these
-few instructions are written for its compiler, LLVM: it takes a vector of `LANES` numbers as as many of the processor's
-as it needs. Nothing here keeps kernels from reading or writing beyond their arrays.
+few instructions are written for its compiler, LLVM, which makes the processor's vectors of those of `LANES` numbers.
+Nothing here keeps kernels from reading or writing beyond their arrays.
 """
 
 from __future__ import annotations
@@ -21,9 +21,14 @@ from styleforge.ops.kernels.cpu.compiled import part
 LANES = 16
 """Numbers of a vector: two, four or one of the processor's, where these have 8 (AVX2), 4 (NEON) or 16 (AVX-512)."""
 ROWS = 6
-"""Rows that are multiplied at a time: their sums take 12 of AVX2's 16 registers, and what they are made of, 3."""
+"""Rows that are multiplied at a time: in float32 their sums take 12 of AVX2's 16 registers, what makes them, 3 more."""
 _STEPS = 32
 """So many products are summed up before the sum is added to others: sums of sums have smaller rounding errors."""
+
+
+def round_up(number: int, multiple: int) -> int:
+    """To a multiple."""
+    return -(-number // multiple) * multiple
 
 
 def _block(rows: int) -> Callable[..., None]:
@@ -42,6 +47,8 @@ def _block(rows: int) -> Callable[..., None]:
     def sum_up(  # type: ignore[no-untyped-def]
         context, a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, steps, add
     ):
+        if not _alike(a, b, c):
+            return None
         place = types.intp
         return types.void(a, place, place, place, b, place, place, c, place, place, place, types.boolean), write
 
@@ -99,7 +106,9 @@ def add_transposed(a, panels, c, steps):  # type: ignore[no-untyped-def]
         steps: So many rows of A and B are taken.
     """
     (rows, columns), (num, K, _) = c.shape, panels.shape
-    sixes = rows - (0, 8, 4)[rows % ROWS // 2]  # what is left of an even number of rows are fours
+    sixes = rows // ROWS * ROWS
+    while (rows - sixes) % 4 != 0:  # fours can make up the rest, since there are 16 rows or more
+        sixes -= ROWS
     for panel in range(num):
         b_at = panel * K * LANES
         for row in range(0, sixes, ROWS):
@@ -123,6 +132,8 @@ def linear_map(matrix: np.ndarray) -> Callable[..., None]:
 
     @intrinsic
     def apply(context, x, x_at, x_row, into, into_at, into_row, size):  # type: ignore[no-untyped-def]
+        if not _alike(x, into):
+            return None
         return types.void(x, *[types.intp] * 2, into, *[types.intp] * 3), write
 
     def write(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -144,6 +155,12 @@ copy = linear_map(np.ones((1, 1)))
 """Copies into[into_at + e] = x[x_at + e], with the arguments of any of these functions."""
 
 
+def _alike(*arrays: Any) -> bool:
+    """Whether these are contiguous arrays of one dtype, float32 or float64; for others Numba has no such function."""
+    dtypes = {array.dtype if isinstance(array, types.Array) and array.layout == "C" else None for array in arrays}
+    return len(dtypes) == 1 and dtypes <= {types.float32, types.float64}
+
+
 class _Writer:
     """Writes LLVM's instructions on vectors."""
 
@@ -158,7 +175,7 @@ class _Writer:
         return self._context.make_array(kind)(self._context, self._builder, array).data
 
     def moved(self, start: Any, at: Any, stride: Any, times: Any) -> Any:
-        """A pointer moved by so many numbers, and so many times as many as the stride."""
+        """The pointer start + at + stride·times, in numbers."""
         return self._builder.gep(start, [self._builder.add(at, self._builder.mul(stride, times))])
 
     def variable(self) -> Any:

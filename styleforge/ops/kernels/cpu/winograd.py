@@ -19,7 +19,7 @@ from numba import prange
 from torch import Tensor
 
 from styleforge.ops.kernels.cpu.compiled import channels_last, compiled, part, pixels_first
-from styleforge.ops.kernels.cpu.vectors import LANES, ROWS, add_transposed, copy, linear_map, multiply
+from styleforge.ops.kernels.cpu.vectors import LANES, ROWS, add_transposed, copy, linear_map, multiply, round_up
 
 SIDE, NUMBERS = 4, 6
 """Pixels of a result, and numbers, along a side of a tile."""
@@ -34,7 +34,7 @@ _SUM_BYTES = 4 << 20
 _SUM_KERNELS = 3
 """… or as much as so many transformed kernels take, which are read and written each time."""
 _MOST_BYTES = 256 << 20
-"""Transformed images take no more memory than this, but for the least that can be multiplied."""
+"""Transformed images take about as much memory as this at the most, but for the least that can be multiplied."""
 
 
 def matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -77,6 +77,8 @@ def correlate(x: Tensor, weight: Tensor, padding: int) -> Tensor:
         [N, O, H + 2·padding - 2, W + 2·padding - 2], channels last.
     """
     (N, I, H, W), O = x.shape, weight.shape[3]
+    assert weight.shape[2] == I
+    assert weight.dtype == x.dtype
     panels = F.pad(weight, [0, -O % LANES]).unflatten(3, (-1, LANES)).transpose(2, 3).reshape(9, -1)
     kernel = _OF_KERNEL[x.dtype].mm(panels).view(NUMBERS**2, -1, I, LANES)
     size = (N, O, H + 2 * padding - 2, W + 2 * padding - 2)
@@ -84,10 +86,10 @@ def correlate(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     tiles, threads = max(_tiles(y), 1), torch.get_num_threads()
     most = max(min(_TILES, _most_tiles(x, O) // threads), 1)
     turns = -(-tiles // (threads * most))  # of each thread
-    tiles_at_a_time = _up(-(-tiles // (threads * turns)), ROWS)
+    tiles_at_a_time = round_up(-(-tiles // (threads * turns)), ROWS)
     threads = min(threads, -(-tiles // tiles_at_a_time))
     numbers, products = (
-        x.new_empty(threads, NUMBERS**2, tiles_at_a_time, _up(channels, LANES)).numpy() for channels in (I, O)
+        x.new_empty(threads, NUMBERS**2, tiles_at_a_time, round_up(channels, LANES)).numpy() for channels in (I, O)
     )
     _correlate(pixels_first(channels_last(x)), kernel.numpy(), padding, numbers, products, pixels_first(y))
     return y
@@ -105,13 +107,15 @@ def weight_gradient(x: Tensor, dy: Tensor, padding: int) -> Tensor:
         [O, I, 3, 3].
     """
     I, O = x.shape[1], dy.shape[1]
+    assert dy.dtype == x.dtype
     kernels = _SUM_KERNELS * I * O // (I + O)  # in tiles
     most = max(min(max(_most_tiles(x, O, _SUM_BYTES), kernels), _most_tiles(x, O)), 1)
-    tiles = max(min(_tiles(dy), _up(most, _TILES)), 1)
-    pixels = x.new_empty(NUMBERS**2, tiles, _up(I, LANES)).numpy()
-    gradients = x.new_empty(NUMBERS**2, tiles, _up(O, LANES)).numpy()
-    sums = x.new_zeros(NUMBERS**2, _up(O, LANES), _up(I, LANES))
-    _sum(pixels_first(channels_last(x)), pixels_first(channels_last(dy)), padding, pixels, gradients, sums.numpy())
+    tiles = max(min(_tiles(dy), round_up(most, _TILES)), 1)
+    pixels = x.new_empty(NUMBERS**2, tiles, round_up(I, LANES)).numpy()
+    gradients = x.new_empty(NUMBERS**2, tiles, round_up(O, LANES)).numpy()
+    sums = x.new_zeros(NUMBERS**2, round_up(O, LANES), round_up(I, LANES))
+    x, dy = channels_last(x), channels_last(dy)
+    _sum(pixels_first(x), pixels_first(dy), padding, pixels, gradients, _TILES, sums.numpy())
     return sums[:, :O, :I].flatten(1).t().mm(_OF_KERNEL[x.dtype]).view(O, I, 3, 3)
 
 
@@ -123,10 +127,6 @@ def _tiles(y: Tensor) -> int:
 def _most_tiles(x: Tensor, O: int, size: int = _MOST_BYTES) -> int:
     """How many, transformed, fit into so many bytes, with as many products of O channels."""
     return size // (NUMBERS**2 * x.element_size() * (x.shape[1] + O))
-
-
-def _up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
 
 
 @compiled
@@ -154,7 +154,13 @@ def _correlate_tiles(x, kernel, padding, first, last, numbers, products, y):  # 
 
 @compiled
 def _sum(
-    x: np.ndarray, dy: np.ndarray, padding: int, pixels: np.ndarray, gradients: np.ndarray, sums: np.ndarray
+    x: np.ndarray,
+    dy: np.ndarray,
+    padding: int,
+    pixels: np.ndarray,
+    gradients: np.ndarray,
+    tiles_at_a_time: int,
+    sums: np.ndarray,
 ) -> None:
     """Pixels and gradients [36, tiles, channels up to a multiple of `LANES`] are room to work in."""
     N, h, w, _ = dy.shape
@@ -168,18 +174,18 @@ def _sum(
             _transform(x, NUMBERS, padding, h, w, first, last, pixels, start)
             _transform(dy, SIDE, 0, h, w, first, last, gradients, start)
         for k in prange(len(sums)):
-            _add_products(gradients[k], pixels[k], end - start, sums[k])
+            _add_products(gradients[k], pixels[k], end - start, tiles_at_a_time, sums[k])
 
 
 @part
-def _add_products(gradients, pixels, tiles, sums):  # type: ignore[no-untyped-def]
+def _add_products(gradients, pixels, tiles, step, sums):  # type: ignore[no-untyped-def]
     I = sums.shape[1]
-    panels = np.empty((I // LANES, _TILES, LANES), sums.dtype)
-    for first in range(0, tiles, _TILES):
-        num = min(tiles - first, _TILES)
+    panels = np.empty((I // LANES, step, LANES), sums.dtype)
+    for first in range(0, tiles, step):
+        num = min(tiles - first, step)
         for tile in range(num):
             for panel in range(I // LANES):
-                copy(pixels, (first + tile) * I + panel * LANES, 0, panels, (panel * _TILES + tile) * LANES, 0, LANES)
+                copy(pixels, (first + tile) * I + panel * LANES, 0, panels, (panel * step + tile) * LANES, 0, LANES)
         add_transposed(gradients[first:], panels, sums, num)
 
 

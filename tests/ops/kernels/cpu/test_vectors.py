@@ -90,3 +90,17 @@ def test_infinity_and_what_is_not_a_number_stay(dtype):
         a[2] = value
         call_multiply(a, np.ones((1, 1, LANES), dtype), c)
         np.testing.assert_array_equal(c[:, 0], [0, 0, value, 0, 0, 0])
+
+
+def test_there_are_no_such_functions_for_arrays_of_other_kinds():
+    a, panels, c = np.ones((6, 2)), np.ones((1, 2, LANES)), np.ones((6, LANES))
+    for arguments in (
+        (a.astype(np.float32), panels, c),
+        (a, panels, c.astype(np.float32)),
+        (a.astype(int), panels.astype(int), c.astype(int)),
+        (np.ones((2, 6)).T, panels, c),
+    ):
+        with pytest.raises(numba.TypingError):
+            call_multiply(*arguments)
+    with pytest.raises(numba.TypingError):
+        call_copy(a, 0, c.astype(np.float32), 0, 0)

@@ -1,24 +1,29 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from convolutions import weight_gradient_of_pytorch
 
 from styleforge.ops.kernels.cpu import winograd as kernel
 
-CASES = [((5, 6), 0), ((4, 4), 0), ((7, 3), 1), ((1, 2), 1), ((4, 4), 2), ((1, 2), 2), ((3, 70), 1)]  # size, padding
+CASES = [
+    ((5, 6), 0),
+    ((4, 4), 0),
+    ((7, 3), 1),
+    ((1, 2), 1),
+    ((4, 4), 2),
+    ((1, 2), 2),
+    ((3, 70), 1),
+    ((30, 34), 1),
+]  # size, padding
 
 
 @pytest.fixture(params=["few tiles", "many tiles"])
 def tiles(request, monkeypatch):
     """Images are handled whole, or few tiles at a time."""
     if request.param == "few tiles":
-        monkeypatch.setattr(kernel, "_TILES", 6)
+        monkeypatch.setattr(kernel, "_TILES", 6)  # no compiled function may know these: Numba would keep them
         monkeypatch.setattr(kernel, "_SUM_BYTES", 1)
         monkeypatch.setattr(kernel, "_SUM_KERNELS", 0)
-
-
-def weight_gradient_of_pytorch(x, weight, dy, padding):
-    weight = weight.clone().requires_grad_()
-    return torch.autograd.grad(F.conv2d(x, weight, padding=padding), weight, dy)[0]
 
 
 @pytest.mark.usefixtures("tiles")
@@ -28,7 +33,7 @@ def test_are_pytorchs_functions(size, padding, channels):
     x, weight = torch.randn(3, channels[0], *size, dtype=torch.float64), torch.randn(*channels[::-1], 3, 3).double()
     y = F.conv2d(x, weight, padding=padding)
     dy = torch.randn_like(y)
-    expected = weight_gradient_of_pytorch(x, weight, dy, padding)
+    expected = weight_gradient_of_pytorch(x, dy, padding)
     for layout in (torch.contiguous_format, torch.channels_last):
         x, dy = x.contiguous(memory_format=layout), dy.contiguous(memory_format=layout)
         torch.testing.assert_close(kernel.correlate(x, weight.permute(2, 3, 1, 0), padding), y, rtol=1e-12, atol=1e-12)
@@ -67,3 +72,13 @@ def test_what_is_not_a_number_spoils_its_tile_and_no_other():
     assert y[..., 8:12, 8:12].isnan().all()
     assert y[..., :4, :].isfinite().all()
     assert y[..., :, 16:].isfinite().all()
+
+
+def test_channels_and_dtypes_that_do_not_fit_never_reach_the_kernel():
+    x, weight = torch.ones(1, 32, 8, 8), torch.ones(3, 3, 16, 32)
+    with pytest.raises(AssertionError):
+        kernel.correlate(x, weight, 1)
+    with pytest.raises(AssertionError):
+        kernel.correlate(x, torch.ones(3, 3, 32, 32, dtype=torch.float64), 1)
+    with pytest.raises(AssertionError):
+        kernel.weight_gradient(x, x.double(), 1)
