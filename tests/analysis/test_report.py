@@ -26,7 +26,7 @@ def subject(kind="square", **changes):
     return Subject(G=tiny_generator(kind), tools=Tools(extractor="random-vgg"), num=16, num_fid=100, **changes)
 
 
-@pytest.mark.parametrize("kind", ["square", "conditional"])
+@pytest.mark.parametrize("kind", ["square", pytest.param("conditional", marks=pytest.mark.slow)])
 def test_every_section_has_pictures_and_numbers(tmp_path, kind):
     sections = report(subject(kind), QUICK, tmp_path)
     assert [section.name for section in sections] == QUICK

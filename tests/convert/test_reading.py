@@ -355,7 +355,16 @@ def test_the_generators_of_encoders_are_read(golden, tmp_path):
     assert any("w_avg is the mean of the file's 8 latent_avg" in note for note in loaded.info["notes"])
 
 
-@pytest.mark.parametrize("corpus", hostile_networks.CORPORA, ids=lambda corpus: corpus.__name__)
+LONG_CORPORA = ("modules", "foreign_safetensors")
+
+
+@pytest.mark.parametrize(
+    "corpus",
+    [
+        pytest.param(corpus, marks=pytest.mark.slow if corpus.__name__ in LONG_CORPORA else (), id=corpus.__name__)
+        for corpus in hostile_networks.CORPORA
+    ],
+)
 def test_networks_that_want_time_or_memory_without_end_are_refused(corpus, read, tmp_path):
     for name, outcome in read(corpus(tmp_path)).items():
         assert outcome.startswith("refused"), (name, outcome)

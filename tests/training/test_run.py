@@ -95,7 +95,7 @@ def log(run_dir):
 # Exact resume
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", ["config-e", "config-d", pytest.param("config-a", marks=pytest.mark.slow)])
 def test_a_run_stopped_after_every_step_is_the_uninterrupted_one(tmp_path, uninterrupted, stop_each, name):
     """Also where resolution, batch and optimizers change, and in the midst of ticks."""
     stop_each(lambda steps: True)
@@ -268,7 +268,7 @@ def test_a_good_checkpoint_is_not_pruned_for_a_damaged_one(tmp_path, stop_each):
 # Killed
 
 
-@pytest.mark.parametrize("name", ["config-e", "config-d"])
+@pytest.mark.parametrize("name", ["config-e", pytest.param("config-d", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_is_the_uninterrupted_one(tmp_path, uninterrupted, name, kills):
     config, moments = MAKERS[name](tmp_path), random.Random(kills)
@@ -385,6 +385,7 @@ def torchrun(config, function, *arguments):
     return [*command, str(program)]
 
 
+@pytest.mark.slow
 def test_torchrun_names_the_killed_rank_and_fails(tmp_path):
     config = tiny_config(tmp_path)
     command = torchrun(config, "kill_rank", 1, 8)
