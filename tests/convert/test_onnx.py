@@ -39,6 +39,7 @@ def test_the_whole_network_is_that_of_pytorch(tmp_path):
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
+@pytest.mark.slow
 def test_mapping_and_synthesis_are_exported_alone_with_noise_as_input(tmp_path):
     G = generator(architecture="resnet", img_channels=1)
     onnx.export(G, tmp_path / "mapping.onnx", part="mapping", truncation_cutoff=1)

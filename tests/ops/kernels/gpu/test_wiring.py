@@ -37,6 +37,7 @@ def everything():
     ]
 
 
+@pytest.mark.slow
 def test_networks_by_kernels_are_networks_by_pytorch(load_kernels, monkeypatch):
     used = set()
 
