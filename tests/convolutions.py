@@ -1,6 +1,15 @@
-"""PyTorch's own gradient of a convolution's weight, which ours are compared with."""
+"""Convolutions of several kinds, and PyTorch's own gradient of their weight, which ours are compared with."""
 
 import torch
+
+CASES = [  # stride, padding, kernel size, image size
+    (1, 1, 3, (5, 6)),
+    (1, 0, 1, (4, 3)),
+    (2, 0, 3, (7, 5)),
+    (2, 0, 3, (6, 8)),  # the last row and column are not seen
+    (2, 1, 3, (6, 5)),
+    (3, 1, 3, (8, 8)),
+]
 
 
 def weight_gradient_of_pytorch(x, dy, padding, *, stride=1, k=3):

@@ -1,20 +1,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from convolutions import CASES
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from styleforge.ops import conv2d as module
 from styleforge.ops.conv2d import conv2d, conv_transpose2d
 from styleforge.ops.kernels.cpu import conv2d as kernel
-
-CASES = [  # stride, padding, kernel size, image size
-    (1, 1, 3, (5, 6)),
-    (1, 0, 1, (4, 3)),
-    (2, 0, 3, (7, 5)),
-    (2, 0, 3, (6, 8)),  # the last row and column are not seen
-    (2, 1, 3, (6, 5)),
-    (3, 1, 3, (8, 8)),
-]
 
 
 @pytest.fixture(params=["by the kernel", "by PyTorch"])

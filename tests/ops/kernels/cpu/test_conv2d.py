@@ -1,6 +1,6 @@
 import pytest
 import torch
-from convolutions import weight_gradient_of_pytorch
+from convolutions import CASES, weight_gradient_of_pytorch
 
 from styleforge.ops.kernels.cpu import conv2d as kernel
 from styleforge.ops.kernels.cpu.compiled import channels_last, pixels_first
@@ -15,12 +15,7 @@ def images(N, I, O, H, W, stride, padding, k, dtype=torch.float64):
 @pytest.mark.parametrize(
     ("stride", "padding", "k", "size"),
     [
-        (1, 1, 3, (5, 6)),
-        (1, 0, 1, (4, 3)),
-        (2, 0, 3, (7, 5)),
-        (2, 0, 3, (6, 8)),  # the last row and column are not seen
-        (2, 1, 3, (6, 5)),
-        (3, 1, 3, (8, 8)),
+        *CASES,
         (1, 2, 3, (1, 2)),  # some places of the kernel meet zeros only
         (1, 3, 3, (2, 1)),
         (1, 1, 3, (3, 150)),  # more pixels in a row than are multiplied at a time
